@@ -1,0 +1,116 @@
+"""Where this Ondol lives and listens. The environment is read here, once, at the edge, and nowhere else.
+
+A project is a folder with an `ondol.yaml`; its state is in `.ondol/` beside it, or in `$ONDOL_HOME`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ondol.base import errors
+
+PROJECT_FILE = "ondol.yaml"
+HOME_FOLDER = ".ondol"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host and a port to listen on or to call."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self}"
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host in ("127.0.0.1", "localhost", "::1") or self.host.startswith("127.")
+
+
+def parse_address(text: str, default_host: str = "127.0.0.1") -> Address:
+    """Read `HOST:PORT`, `:PORT` or `PORT`.
+
+    :raises UsageError: when there is no port between 0 and 65535.
+    """
+    host, _, port = text.strip().rpartition(":")
+    if not port.isdigit() or int(port) > 65535:
+        raise errors.UsageError(f"{text!r} is not HOST:PORT", way_out="Write it like 127.0.0.1:5000.", code="USE-002")
+    return Address(host or default_host, int(port))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that may differ between two Ondols on one machine."""
+
+    home: Path
+    """The folder with all state; made when first needed."""
+
+    project: Path
+    """The folder that holds `ondol.yaml`, or the working folder when there is none."""
+
+    control: Address = Address("127.0.0.1", 5000)
+    """Where the control process listens: MLflow, KFP, resources, pages."""
+
+    data: Address = Address("127.0.0.1", 8080)
+    """Where the data plane listens: inference and the OpenAI-compatible gateway."""
+
+    database_url: str = ""
+    """`postgresql://…` to keep the state in Postgres; empty: `ondol.db` in the home."""
+
+    artifacts: str = ""
+    """`s3://…` or another fsspec URL for artifacts; empty: `artifacts/` in the home."""
+
+    api_key: str = ""
+    """Demanded from every caller when we listen on anything but loopback."""
+
+    @property
+    def database(self) -> str:
+        """The database to open: a Postgres URL or the path of the SQLite file."""
+        return self.database_url or str(self.home / "ondol.db")
+
+    @property
+    def artifacts_root(self) -> str:
+        return self.artifacts or str(self.home / "artifacts")
+
+    @property
+    def blobs(self) -> Path:
+        return self.home / "blobs"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+
+def find_project(start: Path) -> Path:
+    """Return the nearest folder at or above `start` with an `ondol.yaml`; `start` itself when there is none."""
+    for folder in (start, *start.parents):
+        if (folder / PROJECT_FILE).is_file():
+            return folder
+    return start
+
+
+def load(start: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings for the project around `start` (default: the working folder).
+
+    :raises UsageError: when an address in the environment is not HOST:PORT.
+    """
+    environ = os.environ if environ is None else environ
+    project = find_project((start or Path.cwd()).resolve())
+    home = environ.get("ONDOL_HOME", "")
+    return Settings(
+        home=Path(home).expanduser().resolve() if home else project / HOME_FOLDER,
+        project=project,
+        control=parse_address(environ.get("ONDOL_CONTROL", "127.0.0.1:5000")),
+        data=parse_address(environ.get("ONDOL_DATA", "127.0.0.1:8080")),
+        database_url=environ.get("ONDOL_DATABASE_URL", ""),
+        artifacts=environ.get("ONDOL_ARTIFACTS", ""),
+        api_key=environ.get("ONDOL_API_KEY", ""),
+    )

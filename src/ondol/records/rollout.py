@@ -1,0 +1,139 @@
+"""Who serves a request, what was observed, and what was decided from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Arm = Literal["stable", "candidate"]
+RolloutState = Literal["progressing", "promoted", "rolled_back", "inconclusive", "aborted"]
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The desired state of one service's traffic; the data plane follows it. Moving it is promotion and rollback."""
+
+    service: str
+    kind: str
+    """`model` or `application`."""
+
+    stable: str
+    """Digest of the release that serves."""
+
+    candidate: str = ""
+    """Digest of the release on trial; empty when there is none."""
+
+    weight: float = 0.0
+    """Percent of units that go to the candidate, 0 to 100."""
+
+    salt: str = ""
+    """Makes the assignment of units to arms specific to one rollout."""
+
+    rollout: str = ""
+    """Id of the rollout that moves the weight; empty when there is none."""
+
+    previous: str = ""
+    """Digest of the release that served before; kept warm during the bake time."""
+
+    generation: int = 0
+    """Grows by one with every change; compare-and-set."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgePolicy:
+    """How a rollout is judged. α is spent over all metrics together."""
+
+    steps: tuple[float, ...] = (10.0, 100.0)
+    """Percent of traffic at each step; the last one is promotion."""
+
+    metrics: tuple[str, ...] = ("error_rate", "quality")
+    """What is compared between the arms."""
+
+    alpha: float = 0.01
+    """Probability of rolling back a release that is no worse, over the whole rollout."""
+
+    margin: float = 0.01
+    """Non-inferiority margin on rates and on quality in [0, 1]: a loss smaller than this is accepted."""
+
+    min_requests: int = 200
+    """Candidate requests at a step before promotion may be decided."""
+
+    max_requests: int = 20_000
+    """Candidate requests after which an undecided rollout is inconclusive."""
+
+    bake_seconds: float = 30.0
+    """How long the old release stays warm after promotion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One trial of a candidate against the release that serves."""
+
+    id: str
+    service: str
+    stable: str
+    candidate: str
+    policy: JudgePolicy
+    state: RolloutState = "progressing"
+    step: int = 0
+    """Index into `policy.steps`."""
+
+    started_at: float = 0.0
+    updated_at: float = 0.0
+    reason: str = ""
+    """One sentence for people: why it is in this state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One row of evidence: what was compared, on how much, with which statistic, and what was decided."""
+
+    id: str
+    at: float
+    subject: str
+    """The service, application or model it is about."""
+
+    action: str
+    """`gate`, `promote`, `roll_back`, `advance`, `hold`, `retrain`, `alias` …"""
+
+    verdict: str
+    """`pass`, `fail`, `not-enough-data`, or the state that was reached."""
+
+    reason: str
+    """One sentence for people with the numbers in it."""
+
+    evidence: Json = field(default_factory=dict)
+    """Everything needed to compute the verdict again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One served request, as the judge and the monitors see it."""
+
+    id: str
+    """Request id; labels that arrive later are joined on it."""
+
+    at: float
+    service: str
+    release: str
+    arm: Arm
+    unit: str
+    """The sticky unit (user, customer …); the request id when there is none."""
+
+    status: int
+    """HTTP status of the answer."""
+
+    latency_ms: float
+    rollout: str = ""
+    features: str = ""
+    """The request's instances as JSON, when the sampling policy keeps them."""
+
+    prediction: str = ""
+    """The answer's predictions as JSON."""
+
+    label: str = ""
+    """Ground truth as JSON, when it has arrived."""
+
+    signals: Json = field(default_factory=dict)
+    """Further numbers per request: quality score, tokens, cost, guardrail blocks …"""

@@ -1,0 +1,237 @@
+"""One database behind one small port: SQLite in WAL mode, or Postgres, with the same SQL.
+
+SQL here is written for SQLite with `?` parameters and the portable types TEXT, BIGINT, DOUBLE PRECISION and BLOB;
+for Postgres the parameters become `%s` and BLOB becomes BYTEA. Statements must stay inside what both understand
+(`INSERT … ON CONFLICT … DO UPDATE`, `RETURNING`, no AUTOINCREMENT).
+
+Durability: SQLite runs with `synchronous=NORMAL` in WAL mode. A committed transaction is in the operating system's
+hands, so it survives kill -9 of every process; only a power cut may lose the last commits, never corrupt the file.
+`ONDOL_SYNCHRONOUS=FULL` buys the power cut too, for one fsync a commit.
+
+Several processes and threads may use the same database. Writers queue up inside the database: `BEGIN IMMEDIATE` takes
+the write lock at the start, so that a transaction never fails half-way with "database is locked".
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from ondol.base import errors
+from ondol.store import migrate
+
+Row = dict[str, Any]
+_BUSY_SECONDS = 60.0  # how long a writer waits for its turn; longer means a process died holding a debugger open
+
+
+class Tx(Protocol):
+    """A transaction: statements and their rows."""
+
+    dialect: str
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run a statement and return the number of rows it touched."""
+        ...
+
+    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement once per row of parameters."""
+        ...
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """Return all rows of a query, each as a dict."""
+        ...
+
+    def row(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
+        """Return the first row of a query, or None."""
+        ...
+
+
+class _SqliteTx:
+    dialect = "sqlite"
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        return self._connection.execute(sql, parameters).rowcount
+
+    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        self._connection.executemany(sql, rows)
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        cursor = self._connection.execute(sql, parameters)
+        names = [column[0] for column in cursor.description or ()]
+        return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+
+    def row(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
+        rows = self.rows(sql, parameters)
+        return rows[0] if rows else None
+
+
+class _PostgresTx:
+    dialect = "postgres"
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    @staticmethod
+    def _translate(sql: str) -> str:
+        return sql.replace("%", "%%").replace("?", "%s")
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        return int(self._connection.execute(self._translate(sql), tuple(parameters)).rowcount)
+
+    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.executemany(self._translate(sql), [tuple(row) for row in rows])
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        cursor = self._connection.execute(self._translate(sql), tuple(parameters))
+        return [dict(row) for row in cursor.fetchall()]
+
+    def row(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
+        rows = self.rows(sql, parameters)
+        return rows[0] if rows else None
+
+
+class Store:
+    """A database that several threads and processes may use at once.
+
+    :param database: a path (SQLite) or a `postgresql://` URL.
+    :raises DependencyError: for a Postgres URL without psycopg installed.
+    :raises StateError: when the database cannot be opened or was written by a newer Ondol.
+    """
+
+    def __init__(self, database: str | Path) -> None:
+        self.database = str(database)
+        self.dialect = "postgres" if self.database.startswith(("postgresql://", "postgres://")) else "sqlite"
+        self._local = threading.local()
+        self._connections: list[Any] = []
+        self._guard = threading.Lock()
+        if self.dialect == "sqlite":
+            Path(self.database).parent.mkdir(parents=True, exist_ok=True)
+        with self.write() as tx:
+            migrate.apply_pending(tx)
+
+    def _connect_sqlite(self) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(
+                self.database, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.Error as error:
+            raise errors.StateError(
+                f"cannot open the database: {error}",
+                where=self.database,
+                way_out="Check the folder's permissions and free space, or set ONDOL_HOME elsewhere.",
+                code="STA-002",
+            ) from error
+        connection.execute(f"PRAGMA synchronous={_synchronous()}")
+        connection.execute("PRAGMA foreign_keys=ON")
+        return connection
+
+    def _connect_postgres(self) -> Any:
+        try:
+            import psycopg
+            from psycopg.rows import dict_row
+        except ImportError as error:
+            raise errors.DependencyError(
+                "a postgresql:// database needs psycopg", way_out="pip install 'ondol[postgres]'", code="DEP-002"
+            ) from error
+        try:
+            return psycopg.connect(self.database, autocommit=True, row_factory=dict_row)
+        except psycopg.Error as error:
+            raise errors.StateError(
+                f"cannot connect to Postgres: {error}".strip(), way_out="Check ONDOL_DATABASE_URL.", code="STA-002"
+            ) from error
+
+    def _connection(self) -> Any:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._connect_sqlite() if self.dialect == "sqlite" else self._connect_postgres()
+            self._local.connection = connection
+            with self._guard:
+                self._connections.append(connection)
+        return connection
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        """Open one consistent view: all queries inside see the same state."""
+        connection = self._connection()
+        if self.dialect == "postgres":
+            with connection.transaction():
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                yield _PostgresTx(connection)
+            return
+        connection.execute("BEGIN")
+        try:
+            yield _SqliteTx(connection)
+        finally:
+            connection.execute("ROLLBACK")
+
+    @contextmanager
+    def write(self) -> Iterator[Tx]:
+        """Open a transaction that holds the write lock; commits at the end, rolls back on any exception.
+
+        :raises StateError: when the disk is full or the file cannot be written; nothing is half-written.
+        """
+        connection = self._connection()
+        if self.dialect == "postgres":
+            with connection.transaction():
+                # One writer at a time, as in SQLite: the rooms may rely on read-then-write inside a transaction.
+                connection.execute("SELECT pg_advisory_xact_lock(7072676)")
+                yield _PostgresTx(connection)
+            return
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield _SqliteTx(connection)
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise errors.StateError(
+                f"the database refused a write: {error}",
+                where=self.database,
+                way_out="Free some disk space or check the folder's permissions, then run the command again.",
+                code="STA-003",
+            ) from error
+
+    def data_version(self) -> int:
+        """Return a number that changes when another connection commits; cheap enough to poll every few milliseconds.
+
+        SQLite's own counter (a shared-memory read); for Postgres the id of the newest committed transaction.
+        """
+        connection = self._connection()
+        if self.dialect == "sqlite":
+            return int(connection.execute("PRAGMA data_version").fetchone()[0])
+        return int(connection.execute("SELECT txid_snapshot_xmax(txid_current_snapshot()) AS v").fetchone()["v"])
+
+    def close(self) -> None:
+        """Close every connection this store opened, in all threads."""
+        with self._guard:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+        self._local = threading.local()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _synchronous() -> str:
+    level = os.environ.get("ONDOL_SYNCHRONOUS", "NORMAL").upper()
+    if level not in ("NORMAL", "FULL", "EXTRA"):
+        raise errors.UsageError(f"ONDOL_SYNCHRONOUS is {level!r}", way_out="Use NORMAL, FULL or EXTRA.", code="USE-003")
+    return level

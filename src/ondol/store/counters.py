@@ -1,0 +1,38 @@
+"""Numbers that only grow, for ordering rows across processes, and small named facts."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from ondol.store.connection import Store, Tx
+
+
+def reserve(tx: Tx, name: str, count: int = 1) -> int:
+    """Reserve `count` consecutive numbers and return the first."""
+    row = tx.row(
+        "INSERT INTO counters (name, value) VALUES (?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET value = counters.value + excluded.value RETURNING value",
+        (name, count),
+    )
+    assert row is not None  # RETURNING always answers
+    return int(row["value"]) - count + 1
+
+
+def put_fact(store: Store, name: str, value: Any) -> None:
+    """Remember a small plain value under a name (demo progress, monitor positions …)."""
+    with store.write() as tx:
+        tx.execute(
+            "INSERT INTO facts (name, body, at) VALUES (?, ?, ?) "
+            "ON CONFLICT (name) DO UPDATE SET body = excluded.body, at = excluded.at",
+            (name, msgspec.json.encode(value).decode(), time.time()),
+        )
+
+
+def fact(store: Store, name: str) -> Any:
+    """Return what `put_fact` remembered, or None."""
+    with store.read() as tx:
+        row = tx.row("SELECT body FROM facts WHERE name = ?", (name,))
+    return msgspec.json.decode(row["body"]) if row else None

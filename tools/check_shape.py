@@ -1,0 +1,44 @@
+"""Fail when a file is longer than 500 lines or a function longer than 80, unless the exception is listed below.
+
+The lists may only shrink.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+MAX_FILE, MAX_FUNCTION = 500, 80
+LONG_FILES: set[str] = set()
+LONG_FUNCTIONS: set[str] = set()
+
+
+def problems(root: Path) -> list[str]:
+    """Return one line per file or function over its limit, and per exception that is not needed any more."""
+    found: list[str] = []
+    used: set[str] = set()
+    for folder in ("src", "tests", "bench", "tools", "examples"):
+        for path in sorted((root / folder).rglob("*.py")):
+            name = path.relative_to(root).as_posix()
+            text = path.read_text(encoding="utf-8")
+            if (lines := text.count("\n") + 1) > MAX_FILE:
+                used.add(name)
+                if name not in LONG_FILES:
+                    found.append(f"{name}: {lines} lines (limit {MAX_FILE})")
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                    length = (node.end_lineno or node.lineno) - node.lineno + 1
+                    key = f"{name}:{node.name}"
+                    if length > MAX_FUNCTION:
+                        used.add(key)
+                        if key not in LONG_FUNCTIONS:
+                            found.append(f"{name}:{node.lineno}: {node.name} has {length} lines (limit {MAX_FUNCTION})")
+    found.extend(f"{name}: listed as an exception and no longer one" for name in (LONG_FILES | LONG_FUNCTIONS) - used)
+    return found
+
+
+if __name__ == "__main__":
+    lines = problems(Path(__file__).resolve().parent.parent)
+    print("\n".join(lines) or "shape: ok")
+    sys.exit(1 if lines else 0)
