@@ -115,8 +115,12 @@ class Store:
         self._guard = threading.Lock()
         if self.dialect == "sqlite":
             Path(self.database).parent.mkdir(parents=True, exist_ok=True)
-        with self.write() as tx:
-            migrate.apply_pending(tx)
+        try:
+            with self.write() as tx:
+                migrate.apply_pending(tx)
+        except BaseException:
+            self.close()
+            raise
 
     def _connect_sqlite(self) -> sqlite3.Connection:
         try:
