@@ -1,0 +1,112 @@
+"""`ondol.yaml` to `Project`. Strict: an unknown key is an error that names it and the nearest known one.
+
+Must not touch the files the project names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ondol.base import errors, settings
+from ondol.records import codec
+from ondol.records.project import Project
+from ondol.records.rollout import JudgePolicy
+
+
+def load(folder: Path) -> Project:
+    """Read the project in a folder.
+
+    :raises NotFoundError: when there is no `ondol.yaml`.
+    :raises InputError: naming the line or the field that is wrong.
+    """
+    path = folder / settings.PROJECT_FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise errors.NotFoundError(
+            f"no {settings.PROJECT_FILE} in {str(folder)!r} or above",
+            way_out="`ondol init my-project --data my.csv --target column` makes one; `ondol demo` shows one.",
+            code="NOF-010",
+        ) from None
+    return parse(text, where=str(path))
+
+
+def parse(text: str, where: str = settings.PROJECT_FILE) -> Project:
+    """Read the text of an `ondol.yaml`.
+
+    :raises InputError: naming the line or the field that is wrong.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise errors.InputError(f"not YAML: {error}", where=where, code="INP-010") from error
+    if not isinstance(value, dict):
+        raise errors.InputError(
+            "an ondol.yaml is a mapping", where=where, way_out="Begin it with `name: my-project`.", code="INP-010"
+        )
+    rollout = _flat_rollout(value.pop("rollout", None), where)
+    value = _with_short_forms(value)
+    _refuse_unknown(value, Project, "", where)
+    if rollout is not None:
+        _refuse_unknown(rollout, JudgePolicy, "rollout", where)
+        value["rollout"] = rollout
+    try:
+        return codec.typed(value, Project)
+    except errors.InputError as error:
+        raise errors.InputError(error.message, where=where, code="INP-011") from error
+
+
+def _flat_rollout(value: Any, where: str) -> dict[str, Any] | None:
+    """`{steps, judge: {metrics, …}}` as people write it becomes one policy."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("judge", {}), dict):
+        raise errors.InputError("`rollout` is a mapping with `steps` and `judge`", where=where, code="INP-011")
+    return {**{key: item for key, item in value.items() if key != "judge"}, **value.get("judge", {})}
+
+
+def _with_short_forms(value: dict[str, Any]) -> dict[str, Any]:
+    """`indexes: {docs: docs/}` and `retrain: {on: drift}` are allowed; YAML 1.1 also reads a bare `on` as true."""
+    value = dict(value)
+    if isinstance(indexes := value.get("indexes"), dict):
+        value["indexes"] = {name: {"path": one} if isinstance(one, str) else one for name, one in indexes.items()}
+    if isinstance(retrain := value.get("retrain"), dict):
+        retrain = {("on" if key is True else key): item for key, item in retrain.items()}
+        if isinstance(retrain.get("on"), str):
+            retrain["on"] = [retrain["on"]]
+        value["retrain"] = retrain
+    return value
+
+
+def _refuse_unknown(value: Any, kind: Any, path: str, where: str) -> None:
+    """Walk the value beside its record type and refuse the first key the type does not have."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        kind = next((one for one in arguments if one is not type(None)), kind)
+        origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple and isinstance(value, list):
+        for index, item in enumerate(value):
+            _refuse_unknown(item, arguments[0], f"{path}[{index}]", where)
+    elif origin is dict and isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_unknown(item, arguments[1], f"{path}.{key}".lstrip("."), where)
+    elif dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        hints = typing.get_type_hints(kind)
+        for key, item in value.items():
+            here = f"{path}.{key}".lstrip(".")
+            if key not in hints:
+                near = difflib.get_close_matches(str(key), hints, n=1)
+                raise errors.UnsupportedError(
+                    f"unknown key {here!r}",
+                    where=where,
+                    way_out=f"Did you mean {near[0]!r}?" if near else f"Known here: {', '.join(sorted(hints))}.",
+                    code="UNS-010",
+                )
+            _refuse_unknown(item, hints[key], here, where)

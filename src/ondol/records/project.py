@@ -1,0 +1,160 @@
+"""What `ondol.yaml` says: which of the field's files belong together, and how the loop treats them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ondol.records.rollout import JudgePolicy
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateSpec:
+    """How a trained model is scored."""
+
+    data: str
+    """Pipeline output with held-out rows: `task.output`."""
+
+    target: str
+    """Column that holds the truth."""
+
+    positive: Any = 1
+    """The target's value that counts as positive (classification)."""
+
+    metrics: tuple[str, ...] = ()
+    """Names of `evaluation.tabular`; empty: the usual ones for the kind of target."""
+
+    slices: tuple[str, ...] = ()
+    """Columns whose values are scored apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSpec:
+    """Which data is checked before anything else, against which schema."""
+
+    data: str
+    """A CSV or Parquet file of the project."""
+
+    schema: str
+    """The schema file of `ondol data check`."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateSpec:
+    """When a candidate may be registered as a release."""
+
+    primary: str = ""
+    """Loss compared in pairs with the champion; empty: log loss or absolute error."""
+
+    margin: float = 0.0
+    """A loss greater than the champion's by less than this is accepted."""
+
+    level: float = 0.95
+    """Confidence level of the interval."""
+
+    min_samples: int = 200
+    """Fewer held-out samples are not enough data."""
+
+    rules: tuple[Json, ...] = ()
+    """Further rules of `gates.rules`: absolute thresholds, slices."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One registered model: its pipeline, its evaluation, its gate."""
+
+    pipeline: str
+    """KFP file."""
+
+    model: str
+    """Pipeline output with the model: `task.output`."""
+
+    evaluate: EvaluateSpec
+    pipeline_name: str = ""
+    """Which `@dsl.pipeline` of the file, when there are several."""
+
+    parameters: Json = field(default_factory=dict)
+    check: CheckSpec | None = None
+    gate: GateSpec = field(default_factory=GateSpec)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSpec:
+    """One document index."""
+
+    path: str
+    """Folder or file with documents."""
+
+    options: Json = field(default_factory=dict)
+    """Chunking and embedding options."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationSpec:
+    """One LLM application: what a release of it pins together."""
+
+    llm: str = ""
+    """`openai/gpt-4o-mini`, `ollama/…`, `gguf:PATH`, …; empty: the extractive reader."""
+
+    base_url: str = ""
+    """OpenAI-compatible endpoint, when it is not the provider's own."""
+
+    prompt: str = ""
+    index: str = ""
+    guardrails: str = ""
+    output: str = ""
+    """`schemas.py:StructuredResponse`."""
+
+    retrieval: Json = field(default_factory=dict)
+    """`k`, `threshold`, `gate` …"""
+
+    evaluation: str = ""
+    """Suite that gates its releases."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSpec:
+    """Money that may be spent."""
+
+    scope: str
+    """`application/NAME`, `model/NAME`, `user/NAME` or `all`."""
+
+    limit: str
+    """`20 USD`."""
+
+    per: str = "day"
+    """`hour`, `day`, `week`, `month` or `total`."""
+
+    alert_at: tuple[float, ...] = (0.5, 0.8, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainSpec:
+    """What starts a retraining."""
+
+    on: tuple[str, ...] = ()
+    """`drift`, or a cron expression."""
+
+    pipeline: str = ""
+    """KFP file; empty: the model's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project: what exists, by name. It never repeats what the field's files say."""
+
+    name: str
+    pipelines: tuple[str, ...] = ()
+    serving: tuple[str, ...] = ()
+    prompts: str = ""
+    guardrails: str = ""
+    evaluations: tuple[str, ...] = ()
+    models: dict[str, ModelSpec] = field(default_factory=dict)
+    indexes: dict[str, IndexSpec] = field(default_factory=dict)
+    applications: dict[str, ApplicationSpec] = field(default_factory=dict)
+    rollout: JudgePolicy = field(default_factory=JudgePolicy)
+    budgets: tuple[BudgetSpec, ...] = ()
+    alerts: tuple[Json, ...] = ()
+    retrain: RetrainSpec = field(default_factory=RetrainSpec)

@@ -1,0 +1,72 @@
+"""`ondol.yaml` is read strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ondol.base import errors
+from ondol.formats import project
+
+_DESIGN = """
+name: support
+pipelines: [pipelines/train.py]
+serving: [serving/delay.yaml]
+prompts: prompts/
+guardrails: guardrails/
+evaluations: [evals/qa.yaml]
+indexes: {docs: docs/}
+models:
+  delay:
+    pipeline: pipelines/train.py
+    model: train.model
+    evaluate: {data: split.test, target: late, slices: [carrier]}
+    gate: {primary: log_loss, margin: 0.002}
+applications:
+  support: {llm: openai/gpt-4o-mini, prompt: qa_prompt, index: docs, output: "schemas.py:StructuredResponse"}
+rollout: {steps: [1, 5, 25, 100], judge: {metrics: [error_rate, cost], alpha: 0.02}}
+budgets: [{scope: application/support, limit: 20 USD, per: day, alert_at: [0.5, 0.8, 1.0]}]
+alerts: [{webhook: "${ALERT_WEBHOOK}"}]
+retrain: {on: [drift, "0 3 * * *"], pipeline: pipelines/train.py}
+"""
+
+
+def test_the_file_of_the_design_is_read() -> None:
+    read = project.parse(_DESIGN)
+    assert list(read.rollout.steps) == [1, 5, 25, 100]
+    assert (read.rollout.alpha, read.rollout.metrics) == (0.02, ("error_rate", "cost"))
+    assert read.models["delay"].evaluate.target == "late"
+    assert read.indexes["docs"].path == "docs/"
+    assert list(read.retrain.on) == ["drift", "0 3 * * *"]
+    assert read.applications["support"].index == "docs"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [", "not YAML"),
+        ("- a list", "mapping"),
+        ("pipelines: []", "name"),
+        ("name: x\npipeline: [a.py]", "'pipeline'"),
+        ("name: x\nrollout: {judge: {alfa: 1}}", "'rollout.alfa'"),
+        (
+            "name: x\nmodels: {m: {pipeline: a, model: b, evaluate: {data: c, target: d, metric: [e]}}}",
+            "evaluate.metric",
+        ),
+        ("name: x\nmodels: {m: {pipeline: a, model: b}}", "evaluate"),
+        ("name: x\nrollout: fast", "rollout"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, message: str) -> None:
+    with pytest.raises(errors.InputError, match=message):
+        project.parse(text)
+
+
+def test_the_nearest_key_is_offered_and_a_missing_file_has_a_way_out(tmp_path: Path) -> None:
+    with pytest.raises(errors.UnsupportedError) as caught:
+        project.parse("name: x\nservings: []")
+    assert "'serving'" in caught.value.way_out
+    with pytest.raises(errors.NotFoundError) as missing:
+        project.load(tmp_path)
+    assert "ondol init" in missing.value.way_out
