@@ -1,4 +1,4 @@
-"""`make bench` runs every benchmark, `make bench WHAT=serving` or `make bench-serving` one; results go to bench/results.
+"""`make bench` runs every benchmark, `make bench-serving` one of them; results go to bench/results.
 
 Each benchmark is a module here with a `main()` that prints what it measures; its last line is one JSON object.
 """
@@ -46,4 +46,4 @@ if __name__ == "__main__":
     wanted = sys.argv[1:] or names()
     if unknown := [one for one in wanted if one not in names()]:
         sys.exit(f"no benchmark {unknown[0]!r}; there are: {', '.join(names())}")
-    sys.exit(0 if all([run(one) for one in wanted]) else 1)
+    sys.exit(0 if all(list(map(run, wanted))) else 1)

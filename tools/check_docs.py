@@ -80,7 +80,7 @@ def undocumented() -> list[str]:
     from ondol.cli import main
 
     codes = {code for path in (ROOT / "src").rglob("*.py") for code in _CODE.findall(path.read_text(encoding="utf-8"))}
-    found = []
+    found: list[str] = []
     for language in ("en", "ko"):
         for name, wanted in (("commands.md", [f"ondol {one}" for one in main.COMMANDS]), ("errors.md", sorted(codes))):
             page = ROOT / "docs" / language / name
