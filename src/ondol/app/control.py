@@ -1,0 +1,160 @@
+"""The control process: MLflow, our admin API, the pages and the conductor, behind one guard, on one port.
+
+Must not run user code: components run in workers, models load in the data plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ondol.api.admin import routes as admin
+from ondol.api.admin.guard import Guard
+from ondol.api.mlflow.door import MlflowDoor, is_ours
+from ondol.app import listen
+from ondol.base.settings import Settings
+from ondol.store.connection import Store
+
+_log = logging.getLogger(__name__)
+_CONDUCTOR = "ondol.loop.conductor"
+_STOP_SECONDS = 3  # for requests under way
+
+
+class Control:
+    """The ASGI application: MLflow's paths go to its door, everything else is ours.
+
+    :param conduct: run the conductor thread (tests that want a quiet control leave it out).
+    """
+
+    def __init__(self, store: Store, settings: Settings, *, conduct: bool = True) -> None:
+        self.store, self.settings = store, settings
+        self.mlflow = MlflowDoor(store, settings)
+        self._conductor = ConductorThread(store, settings) if conduct else None
+        self._ours = Starlette(routes=self._routes())
+
+    def _routes(self) -> list[BaseRoute]:
+        routes: list[BaseRoute] = [
+            Route("/readyz", self._readyz, methods=["GET"]),
+            Route("/livez", self._livez, methods=["GET"]),
+            Mount("/api/ondol", routes=admin.AdminApi(self.store).routes()),
+        ]
+        return routes
+
+    async def _readyz(self, _: Request) -> Response:
+        if self.mlflow.ready:
+            return JSONResponse({"ready": True})
+        error = self.mlflow.error
+        body = {"ready": False, "waiting_for": "mlflow", **(error.to_json() if error else {})}
+        return JSONResponse(body, 503, {"Retry-After": "1"})
+
+    async def _livez(self, _: Request) -> Response:
+        return JSONResponse({"live": True, "pid": os.getpid()})
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Start what runs beside the requests, and stop it."""
+        self.mlflow.start()
+        if self._conductor:
+            self._conductor.start()
+        try:
+            yield
+        finally:
+            if self._conductor:
+                await asyncio.to_thread(self._conductor.stop)
+            await asyncio.to_thread(self.mlflow.stop)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _run_lifespan(self.lifespan, receive, send)
+        elif scope["type"] == "http" and not is_ours(scope["path"]):
+            await self._ours(scope, receive, send)
+        else:
+            await self.mlflow(scope, receive, send)
+
+
+async def _run_lifespan(
+    lifespan: Callable[[], contextlib.AbstractAsyncContextManager[None]], receive: Receive, send: Send
+) -> None:
+    await receive()
+    async with lifespan():
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+class ConductorThread:
+    """Keeps `ondol.loop.conductor` running: after an exception it is started again, ever more slowly."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store, self._settings = store, settings
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="conductor", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to end and wait a little."""
+        self._stop.set()
+        self._thread.join(_STOP_SECONDS)
+
+    def _run(self) -> None:
+        if not _exists(_CONDUCTOR):
+            return
+        pause = 1.0
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                conductor: Any = importlib.import_module(_CONDUCTOR)
+                conductor.Conductor(self._store, self._settings).run(self._stop)
+            except Exception:  # noqa: BLE001 - the loop must outlive any failure of one round
+                _log.exception("the conductor failed; it starts again in %.0f s", pause)
+            pause = 1.0 if time.monotonic() - began > 60 else min(pause * 2, 30.0)
+            self._stop.wait(pause)
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even its package
+        return False
+
+
+def application(settings: Settings, store: Store) -> ASGIApp:
+    """Return the whole control application, guarded."""
+    return Guard(Control(store, settings), settings)
+
+
+def main(settings: Settings) -> None:
+    """Serve until SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    listening = listen.inherited_or_bound(settings.control, "--control")
+    with Store(settings.database) as store:
+        config = uvicorn.Config(
+            application(settings, store),
+            loop="uvloop" if sys.platform != "win32" else "asyncio",
+            http="httptools",
+            lifespan="on",
+            access_log=False,
+            log_level="warning",
+            timeout_graceful_shutdown=_STOP_SECONDS,
+            timeout_keep_alive=75,
+        )
+        uvicorn.Server(config).run(sockets=[listening])
