@@ -10,6 +10,7 @@ from typing import Any
 
 _PUBLIC = {
     "OndolError": "ondol.base.errors",
+    "evaluate": "ondol.evaluation.api",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -58,3 +58,73 @@ class GateResult:
     reason: str
     rules: tuple[Json, ...] = field(default_factory=tuple)
     """Per rule: name, verdict, and the numbers it looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvalSample:
+    """One question with what was answered and what should have been."""
+
+    id: str
+    question: str
+    answer: str = ""
+    contexts: tuple[str, ...] = ()
+    """Retrieved texts, best first."""
+
+    ground_truth: str = ""
+    """The reference answer; empty when there is none."""
+
+    documents: tuple[str, ...] = ()
+    """Where the retrieved texts come from, best first."""
+
+    gold: tuple[str, ...] = ()
+    """The documents that hold the answer; an entry `a.md#text` also asks that the retrieved text contains `text`."""
+
+    answerable: bool = True
+    """False when the right answer is to say that the documents do not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricValue:
+    """One metric of one sample. Either a value, or why there is none; never NaN."""
+
+    metric: str
+    value: float | None
+    reason: str = ""
+    """Why this value, for people."""
+
+    error: str = ""
+    """What failed; empty when the metric merely does not apply."""
+
+    judged: bool = False
+    """Whether a language model gave it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleResult:
+    """A sample with its metrics."""
+
+    sample: EvalSample
+    values: tuple[MetricValue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteReport:
+    """One evaluation: self-contained and versioned, so that it can be read, compared and scored again without us."""
+
+    version: int
+    suite: str
+    at: float
+    dataset: str
+    """Digest of the questions, references and gold documents."""
+
+    answerer: str
+    """Release, application or `given` when the answers came with the data."""
+
+    judge: str
+    """Model that judged; empty: deterministic scorers."""
+
+    embedder: str
+    scores: tuple[Score, ...]
+    results: tuple[SampleResult, ...]
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()

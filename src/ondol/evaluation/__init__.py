@@ -1,0 +1,1 @@
+"""Metrics, suites and paired comparisons. Must not decide: that is the gates' part."""
