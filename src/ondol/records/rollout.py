@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 Arm = Literal["stable", "candidate"]
 RolloutState = Literal["progressing", "promoted", "rolled_back", "inconclusive", "aborted"]
+QualityLoss = Literal["auto", "zero_one", "brier", "absolute", "log_clipped"]
 Json = dict[str, Any]
 
 
@@ -65,6 +66,28 @@ class JudgePolicy:
     bake_seconds: float = 30.0
     """How long the old release stays warm after promotion."""
 
+    beta: float = 0.05
+    """Probability of promoting a release that is worse than the margin, per metric."""
+
+    quality_loss: QualityLoss = "auto"
+    """The loss of one labelled request. `auto`: `brier` for probabilities, `zero_one` for labels."""
+
+    quality_scale: float = 1.0
+    """Error that counts as a loss of 1 under `absolute`: the unit of a regression's target."""
+
+    latency_margin: float = 0.25
+    """A request is slow when it takes longer than stable's 95th percentile by more than this share."""
+
+    slow_margin: float = 0.05
+    """Promotion accepts this many more slow requests, as a share of all."""
+
+    relative_margin: float = 0.1
+    """Cost, tokens and other signals may grow by this share of stable's mean."""
+
+    evidence_by: Literal["unit", "request"] = "unit"
+    """`unit`: requests of one unit count once, so that one heavy or broken client decides nothing. `request`: every
+    request counts; right only when requests of one unit are independent of each other."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
@@ -78,6 +101,9 @@ class Rollout:
     state: RolloutState = "progressing"
     step: int = 0
     """Index into `policy.steps`."""
+
+    step_times: tuple[float, ...] = ()
+    """When each step began, seconds since the epoch."""
 
     started_at: float = 0.0
     updated_at: float = 0.0
@@ -134,6 +160,9 @@ class Observation:
 
     label: str = ""
     """Ground truth as JSON, when it has arrived."""
+
+    weight: float = 0.0
+    """Percent of units that went to the candidate when this one was assigned (`Route.weight`); 0: not known."""
 
     signals: Json = field(default_factory=dict)
     """Further numbers per request: quality score, tokens, cost, guardrail blocks …"""

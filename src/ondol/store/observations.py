@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ondol.records import codec
 from ondol.records.rollout import Observation
@@ -76,3 +76,46 @@ def of_service(
             (service, since, until, limit),
         )
     return [_observation(row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What happened in a rollout since somebody last looked."""
+
+    served: list[Observation]
+    """Requests, in the order in which they were logged; without labels that are in `labelled`."""
+
+    labelled: list[Observation]
+    """Requests whose label arrived, with it, in the order of the labels."""
+
+    position: int
+    """Pass these two on to the next call."""
+
+    label_position: int
+
+
+def news(store: Store, rollout: str, position: int = 0, label_position: int = 0) -> News:
+    """Return a rollout's requests after a position, and the labels that arrived for any of its requests.
+
+    Costs only what is new: a label that was posted before its request was logged is found through the request, one that
+    was posted afterwards through the label.
+    """
+    with store.read() as tx:
+        fresh = tx.rows(
+            "SELECT o.seq AS seq, o.body AS body, l.label AS joined, l.seq AS label_seq FROM observations o "
+            "LEFT JOIN labels l ON l.request = o.id WHERE o.rollout = ? AND o.seq > ? ORDER BY o.seq",
+            (rollout, position),
+        )
+        late = tx.rows(
+            "SELECT o.body AS body, l.label AS joined, l.seq AS label_seq FROM labels l "
+            "JOIN observations o ON o.id = l.request WHERE l.seq > ? AND o.rollout = ? AND o.seq <= ?",
+            (label_position, rollout, position),
+        )
+        newest = tx.row("SELECT MAX(seq) AS seq FROM labels")
+    labelled = sorted([row for row in fresh if row["joined"]] + late, key=lambda row: int(row["label_seq"]))
+    return News(
+        served=[codec.decode(row["body"], Observation) for row in fresh],
+        labelled=[_observation(row) for row in labelled],
+        position=fresh[-1]["seq"] if fresh else position,
+        label_position=(newest["seq"] if newest and newest["seq"] else label_position),
+    )

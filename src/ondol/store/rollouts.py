@@ -17,26 +17,42 @@ def put_in(tx: Tx, rollout: Rollout) -> None:
     )
 
 
-def get(store: Store, rollout: str) -> Rollout:
-    """Return a rollout by id.
+def get_in(tx: Tx, rollout: str) -> Rollout:
+    """Return a rollout by id as this transaction sees it.
 
     :raises NotFoundError: when there is none.
     """
-    with store.read() as tx:
-        row = tx.row("SELECT body FROM rollouts WHERE id = ?", (rollout,))
+    row = tx.row("SELECT body FROM rollouts WHERE id = ?", (rollout,))
     if row is None:
         raise errors.NotFoundError(f"no rollout {rollout!r}", code="NOF-004")
     return codec.decode(row["body"], Rollout)
 
 
-def of_service(store: Store, service: str = "", state: str = "") -> list[Rollout]:
-    """Return rollouts, newest first, of one service and in one state if given."""
+def get(store: Store, rollout: str) -> Rollout:
+    """`get_in` in a view of its own."""
     with store.read() as tx:
-        rows = tx.rows(
-            "SELECT body FROM rollouts WHERE (? = '' OR service = ?) AND (? = '' OR state = ?) ORDER BY id DESC",
-            (service, service, state, state),
-        )
+        return get_in(tx, rollout)
+
+
+def progressing_in(tx: Tx, service: str) -> Rollout | None:
+    """Return the rollout a service is in, as this transaction sees it, or None."""
+    row = tx.row("SELECT body FROM rollouts WHERE service = ? AND state = 'progressing' ORDER BY id DESC", (service,))
+    return codec.decode(row["body"], Rollout) if row else None
+
+
+def of_service_in(tx: Tx, service: str = "", state: str = "") -> list[Rollout]:
+    """Return rollouts as this transaction sees them, newest first, of one service and in one state if given."""
+    rows = tx.rows(
+        "SELECT body FROM rollouts WHERE (? = '' OR service = ?) AND (? = '' OR state = ?) ORDER BY id DESC",
+        (service, service, state, state),
+    )
     return [codec.decode(row["body"], Rollout) for row in rows]
+
+
+def of_service(store: Store, service: str = "", state: str = "") -> list[Rollout]:
+    """`of_service_in` in a view of its own."""
+    with store.read() as tx:
+        return of_service_in(tx, service, state)
 
 
 def decide_in(tx: Tx, decision: Decision) -> None:

@@ -1,0 +1,250 @@
+"""The judge: what it must catch, what it must not, and that its verdict can be computed again."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+
+import pytest
+
+from ondol.base import errors
+from ondol.records import codec
+from ondol.records.rollout import Arm, JudgePolicy, Observation
+from ondol.rollout import eprocess, judge, verdicts
+
+ERRORS = JudgePolicy(metrics=("error_rate",))
+
+
+def one(
+    index: int, arm: Arm, *, status: int = 200, unit: str = "", latency: float = 10.0, prediction: str = "",
+    label: str = "", **signals: float,
+) -> Observation:  # fmt: skip
+    name = f"r{index}"
+    return Observation(
+        name, 1.0, "s", "d", arm, unit or name, status, latency, "x", "", prediction, label, signals=dict(signals)
+    )
+
+
+def arm_of(generator: random.Random, share: float = 0.1) -> Arm:
+    return "candidate" if generator.random() < share else "stable"
+
+
+def run(policy: JudgePolicy, n: int, seed: int, make: object, share: float = 0.1) -> judge.JudgeVerdict:
+    """Feed up to `n` requests made by `make(generator, index, arm)`; stop at the first verdict as a controller does."""
+    assert callable(make)
+    generator, found = random.Random(seed), judge.Judge(policy)
+    verdict = found.verdict()
+    for index in range(n):
+        found.add(make(generator, index, arm_of(generator, share)))
+        if index % 100 == 99:
+            verdict = found.verdict()
+            if verdict.action != "go_on":
+                return verdict
+    return verdict
+
+
+def failing(stable: float, candidate: float) -> object:
+    def make(generator: random.Random, index: int, arm: Arm) -> Observation:
+        rate = candidate if arm == "candidate" else stable
+        return one(index, arm, status=500 if generator.random() < rate else 200)
+
+    return make
+
+
+def test_a_healthy_candidate_is_promoted_with_numbers() -> None:
+    verdict = run(ERRORS, 60_000, 1, failing(0.005, 0.005))
+    assert verdict.action == "promote"
+    found = verdict.evidence["findings"][0]
+    assert found["safe"] >= found["safe_at"]
+    assert found["high"] < 0.02
+    assert "not worse by 0.01 or more" in verdict.reason
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_noisy_service_is_not_the_candidates_fault(seed: int) -> None:
+    assert run(ERRORS, 20_000, seed, failing(0.02, 0.02)).action != "roll_back"
+
+
+def test_a_broken_candidate_is_rolled_back_and_the_reason_says_so() -> None:
+    verdict = run(ERRORS, 60_000, 2, failing(0.005, 0.05))
+    assert verdict.action == "roll_back"
+    assert "errors" in verdict.reason
+    assert "in the candidate" in verdict.reason
+
+
+def test_catastrophe_at_low_traffic_needs_only_a_few_requests() -> None:
+    found = judge.Judge(ERRORS)
+    for index in range(30):
+        found.add(one(index, "stable"))
+    for index in range(30, 33):
+        found.add(one(index, "candidate", status=503))
+    assert found.verdict().action == "roll_back"
+
+
+def test_one_broken_client_in_the_candidate_decides_nothing() -> None:
+    found = judge.Judge(ERRORS)
+    for index in range(5000):
+        found.add(one(index, "stable", unit=f"u{index % 500}"))
+    for index in range(5000, 7000):
+        found.add(one(index, "candidate", status=500, unit="broken"))
+    verdict = found.verdict()
+    assert verdict.action != "roll_back"
+    assert verdict.evidence["facts"]["metrics"][0]["harm"][0]["counts"] == ((128, 0, 1),)
+    by_request = judge.Judge(replace(ERRORS, evidence_by="request"))
+    for index in range(5000):
+        by_request.add(one(index, "stable", unit=f"u{index % 500}"))
+    for index in range(5000, 5100):
+        by_request.add(one(index, "candidate", status=500, unit="broken"))
+    assert by_request.verdict().action in ("roll_back", "inconclusive")
+
+
+def predicting(spoiled: float) -> object:
+    """A calibrated model; the candidate answers a constant for a share of its requests."""
+
+    def make(generator: random.Random, index: int, arm: Arm) -> Observation:
+        truth = generator.betavariate(0.6, 1.8)
+        label = int(generator.random() < truth)
+        answer = 0.9 if arm == "candidate" and generator.random() < spoiled else truth
+        return one(index, arm, prediction=json.dumps([answer]), label=str(label))
+
+    return make
+
+
+def test_a_worse_model_is_rolled_back_on_delayed_truth() -> None:
+    verdict = run(JudgePolicy(), 30_000, 3, predicting(0.5))
+    assert verdict.action == "roll_back"
+    assert verdict.reason.startswith("loss")
+
+
+def test_an_equal_model_is_promoted_once_it_is_known_to_be_no_worse() -> None:
+    verdict = run(JudgePolicy(margin=0.03), 60_000, 4, predicting(0.0), share=0.1)
+    assert verdict.action == "promote"
+    assert [found["metric"] for found in verdict.evidence["findings"]] == ["error_rate", "quality"]
+
+
+def test_without_labels_quality_is_never_taken_for_granted() -> None:
+    verdict = run(JudgePolicy(max_requests=1000), 60_000, 5, failing(0.0, 0.0))
+    assert verdict.action == "inconclusive"
+    assert "quality: nothing measured yet" in verdict.reason
+
+
+def test_undecided_says_how_many_more_requests_it_expects() -> None:
+    verdict = run(JudgePolicy(margin=0.001, max_requests=1000), 60_000, 6, predicting(0.0))
+    assert verdict.action == "inconclusive"
+    quality = verdict.evidence["findings"][1]
+    assert quality["more_requests"] is None or quality["more_requests"] > 1000
+
+
+@pytest.mark.parametrize(("factor", "action"), [(1.0, "promote"), (3.0, "roll_back")])
+def test_latency_and_cost(factor: float, action: str) -> None:
+    policy = JudgePolicy(metrics=("error_rate", "latency_p95", "cost"), margin=0.02, relative_margin=0.3)
+
+    def make(generator: random.Random, index: int, arm: Arm) -> Observation:
+        slow = factor if arm == "candidate" else 1.0
+        return one(
+            index, arm, latency=generator.lognormvariate(2, 0.5) * slow, cost=generator.paretovariate(1.5) * slow
+        )
+
+    assert run(policy, 80_000, 7, make).action == action
+
+
+def test_a_broken_split_is_reported_before_anything_is_compared() -> None:
+    verdict = run(ERRORS, 20_000, 8, failing(0.01, 0.01), share=0.3)
+    assert verdict.action == "inconclusive"
+    assert "split is broken" in verdict.reason
+
+
+@pytest.mark.parametrize("make", [failing(0.005, 0.05), failing(0.005, 0.005), predicting(0.4)])
+def test_every_verdict_is_computed_again_from_its_stored_evidence(make: object) -> None:
+    verdict = run(JudgePolicy(margin=0.02), 30_000, 9, make)
+    stored = json.loads(codec.encode(verdict.evidence))
+    again = judge.replay(stored)
+    assert (again.action, again.reason) == (verdict.action, verdict.reason)
+    assert codec.encode(again.evidence) == codec.encode(verdict.evidence)
+
+
+def test_the_order_of_labels_and_requests_does_not_matter_to_a_rebuilt_judge() -> None:
+    make = predicting(0.2)
+    assert callable(make)
+    generator = random.Random(10)
+    rows = [make(generator, index, arm_of(generator)) for index in range(3000)]
+    together, apart = judge.Judge(JudgePolicy()), judge.Judge(JudgePolicy())
+    for row in rows:
+        together.add(row)
+        apart.add(replace(row, label=""))
+    for row in rows:
+        apart.add_label(row)
+    assert codec.encode(together.facts()) == codec.encode(apart.facts())
+    assert judge.recompute(rows, JudgePolicy()).reason == together.verdict().reason
+
+
+def test_a_step_is_left_when_nothing_leans_to_harm() -> None:
+    policy = replace(ERRORS, steps=(1.0, 10.0, 100.0), min_requests=50)
+    verdict = run(policy, 20_000, 11, failing(0.005, 0.005), share=0.01)
+    assert verdict.action == "advance"
+
+
+def test_evidence_goes_on_over_steps_with_each_requests_own_weight() -> None:
+    found = judge.Judge(replace(ERRORS, steps=(10.0, 50.0, 100.0)), step_times=(0.0, 5.0))
+    found.add(replace(one(1, "candidate", status=500), at=1.0))
+    found.add(replace(one(2, "candidate", status=500), at=6.0))
+    found.add(replace(one(3, "candidate", status=500), at=6.0, weight=10.0))
+    weights = {block.weight: block.counts for block in found.facts().metrics[0].harm}
+    assert weights == {0.1: ((128, 0, 2),), 0.5: ((128, 0, 1),)}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("steps", (100.0,)), ("steps", (50.0, 10.0, 100.0)), ("metrics", ()), ("alpha", 0.0), ("margin", 1.0),
+     ("max_requests", 1)],
+)  # fmt: skip
+def test_a_policy_that_cannot_be_followed_is_refused_by_its_field(field: str, value: object) -> None:
+    policy = codec.typed({**codec.plain(JudgePolicy()), field: value}, JudgePolicy)
+    with pytest.raises(errors.InputError, match=field):
+        judge.Judge(policy)
+
+
+def test_evidence_that_is_none_is_refused() -> None:
+    with pytest.raises(errors.InputError):
+        judge.replay({"facts": {"step": "first"}})
+
+
+def test_e_values_average_at_most_one_under_the_null() -> None:
+    """The heart of the guarantee, computed and not sampled: the expected factor of every bet is 1 under the null."""
+    for weight in (0.01, 0.1, 0.5):
+        for stake in eprocess.ratio_stakes(weight):
+            assert weight * (1 + stake * (1 - weight)) + (1 - weight) * (1 - stake * weight) == pytest.approx(1)
+        for centre, difference, sign in ((0.2, 0.0, 1), (0.2, 0.05, 1), (0.1, 0.05, -1)):
+            for stake in eprocess.mean_stakes(weight, centre, difference, sign):
+                factors = [
+                    1 + sign * stake * ((arm - weight) * (x - centre) - weight * (1 - weight) * difference)
+                    for arm in (0, 1) for x in (0, 1)
+                ]  # fmt: skip
+                assert min(factors) > 0
+                # stable has mean 0.3, the candidate exactly `difference` more: the edge of the null
+                chance = [
+                    (1 - weight) * 0.7,
+                    (1 - weight) * 0.3,
+                    weight * (0.7 - difference),
+                    weight * (0.3 + difference),
+                ]
+                assert sum(p * f for p, f in zip(chance, factors, strict=True)) == pytest.approx(1)
+
+
+def test_the_confidence_sequence_covers_the_truth_at_every_look() -> None:
+    missed = 0
+    for seed in range(40):
+        generator, found = random.Random(seed), judge.Judge(JudgePolicy(metrics=("quality",), steps=(30.0, 100.0)))
+        make = predicting(0.3)
+        assert callable(make)
+        # E[(0.9 - y)²] - E[p (1 - p)] for p ~ Beta(0.6, 1.8), for the 30 % of answers that are spoiled
+        truth = 0.3 * ((0.81 - 0.8 * 0.25) - (0.25 - (0.25 * 0.75 / 3.4 + 0.25**2)))
+        outside = False
+        for index in range(3000):
+            found.add(make(generator, index, arm_of(generator, 0.3)))
+            if index % 500 == 499:
+                shown = verdicts.finding(found.facts().metrics[0], found.policy)
+                outside = outside or not shown.low <= truth <= shown.high
+        missed += outside
+    assert missed <= 4
