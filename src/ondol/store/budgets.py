@@ -1,0 +1,103 @@
+"""Budgets, where they stand in each period, and the alerts people get. Decisions are made in `monitoring`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ondol.base import errors
+from ondol.records import codec
+from ondol.records.usage import Alert, Budget
+from ondol.store.connection import Store, Tx
+
+
+def put_in(tx: Tx, budget: Budget) -> None:
+    """Set a budget; one per scope and period."""
+    tx.execute(
+        "INSERT INTO budgets (name, scope, source, body) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET source = excluded.source, body = excluded.body",
+        (budget.name, budget.scope, budget.source, codec.encode(budget)),
+    )
+
+
+def put(store: Store, budget: Budget) -> None:
+    """`put_in` in a transaction of its own."""
+    with store.write() as tx:
+        put_in(tx, budget)
+
+
+def replace_source(store: Store, source: str, budgets: Sequence[Budget]) -> None:
+    """Make the budgets of one source exactly these; a budget of the same name set elsewhere is kept as it is."""
+    with store.write() as tx:
+        tx.execute("DELETE FROM budgets WHERE source = ?", (source,))
+        taken = {row["name"] for row in tx.rows("SELECT name FROM budgets")}
+        for budget in budgets:
+            if budget.name not in taken:
+                put_in(tx, replace(budget, source=source))
+
+
+def remove(store: Store, name: str) -> None:
+    """Remove a budget.
+
+    :raises NotFoundError: when there is none of that name.
+    """
+    with store.write() as tx:
+        if tx.execute("DELETE FROM budgets WHERE name = ?", (name,)) == 0:
+            raise errors.NotFoundError(f"no budget {name!r}", way_out="`ondol budget list` shows them.", code="NOF-061")
+
+
+def every_in(tx: Tx) -> list[Budget]:
+    """Return all budgets, by name."""
+    return [codec.decode(row["body"], Budget) for row in tx.rows("SELECT body FROM budgets ORDER BY name")]
+
+
+def every(store: Store) -> list[Budget]:
+    """`every_in` in a view of its own."""
+    with store.read() as tx:
+        return every_in(tx)
+
+
+def standing(tx: Tx, budget: str, started: str) -> tuple[float, float, float] | None:
+    """Return US dollars spent and held in a period, and the highest share an alert was raised at; None: not begun."""
+    row = tx.row("SELECT spent, held, alerted FROM budget_windows WHERE budget = ? AND started = ?", (budget, started))
+    return (row["spent"], row["held"], row["alerted"]) if row else None
+
+
+def move(tx: Tx, budget: str, started: str, spent: float, held: float) -> None:
+    """Add to what is spent and held in a period; negative amounts release."""
+    tx.execute(
+        "INSERT INTO budget_windows (budget, started, spent, held, alerted) VALUES (?, ?, ?, ?, 0) "
+        "ON CONFLICT (budget, started) DO UPDATE SET spent = budget_windows.spent + excluded.spent, "
+        "held = budget_windows.held + excluded.held",
+        (budget, started, spent, held),
+    )
+
+
+def mark_alerted(tx: Tx, budget: str, started: str, share: float) -> None:
+    """Remember that the alert at this share of the limit was raised."""
+    tx.execute("UPDATE budget_windows SET alerted = ? WHERE budget = ? AND started = ?", (share, budget, started))
+
+
+def put_alert(tx: Tx, alert: Alert) -> None:
+    """Append an alert, to be delivered."""
+    tx.execute(
+        "INSERT INTO alerts (id, at, kind, subject, delivered, body) VALUES (?, ?, ?, ?, 0, ?)",
+        (alert.id, alert.at, alert.kind, alert.subject, codec.encode(alert)),
+    )
+
+
+def alerts(store: Store, kind: str = "", undelivered: bool = False, limit: int = 100) -> list[Alert]:
+    """Return alerts, newest first."""
+    with store.read() as tx:
+        rows = tx.rows(
+            "SELECT body, delivered FROM alerts WHERE (? = '' OR kind = ?) AND (? = 0 OR delivered = 0) "
+            "ORDER BY at DESC, id DESC LIMIT ?",
+            (kind, kind, int(undelivered), limit),
+        )
+    return [replace(codec.decode(row["body"], Alert), delivered=bool(row["delivered"])) for row in rows]
+
+
+def mark_delivered(store: Store, identifiers: Sequence[str]) -> None:
+    """Remember that alerts reached everybody they are for."""
+    with store.write() as tx:
+        tx.execute_many("UPDATE alerts SET delivered = 1 WHERE id = ?", [(one,) for one in identifiers])
