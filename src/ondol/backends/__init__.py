@@ -1,0 +1,1 @@
+"""Where things run: `local` is this machine, `kubernetes` a real Kubeflow. Same files, same ports."""

@@ -1,0 +1,1 @@
+"""Controllers that turn applied resources into processes on this machine."""

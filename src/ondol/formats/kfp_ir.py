@@ -1,0 +1,444 @@
+"""Kubeflow Pipelines' compiled form (PipelineSpec 2.1, `pipeline.yaml`) as typed records.
+
+Reads one or two YAML documents without importing kfp. Everything the records cannot say is refused by name and path;
+what has no meaning on this machine but does no harm becomes a note. Must not run or resolve anything.
+Source of the format: `api/v2alpha1/pipeline_spec.proto` in kubeflow/pipelines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ondol.base import errors
+from ondol.formats import kfp_condition, kfp_container
+from ondol.formats.kfp_condition import Condition
+from ondol.formats.kfp_container import PythonCode
+from ondol.formats.kfp_node import Node
+
+ELSEWHERE = "Run this pipeline on Kubeflow, or leave the feature out."
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """An input or output parameter of a component."""
+
+    type: str
+    """`STRING`, `NUMBER_INTEGER`, `NUMBER_DOUBLE`, `BOOLEAN`, `LIST`, `STRUCT` or `TASK_FINAL_STATUS`."""
+
+    default: Any = None
+    has_default: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactSlot:
+    """An input or output artifact of a component."""
+
+    type: str
+    """Schema title, like `system.Dataset`."""
+
+    version: str = ""
+    many: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an input's value comes from: a constant, an input of the enclosing graph, or a task's output."""
+
+    constant: Any = None
+    input: str = ""
+    task: str = ""
+    output: str = ""
+    final_status_of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often and how patiently a failed step is tried again; times in seconds."""
+
+    times: int
+    wait: float = 0.0
+    factor: float = 2.0
+    longest: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One node of a graph."""
+
+    name: str
+    component: str
+    after: tuple[str, ...] = ()
+    parameters: dict[str, Source] = field(default_factory=dict)
+    artifacts: dict[str, Source] = field(default_factory=dict)
+    cache: bool = False
+    retry: Retry | None = None
+    condition: Condition | None = None
+    always: bool = False
+    """Run when the tasks before have ended in whatever way (exit handler, `ignore_upstream_failure`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Tasks, and where the graph's own outputs come from: the first source that exists."""
+
+    tasks: dict[str, Task]
+    parameters: dict[str, tuple[Source, ...]] = field(default_factory=dict)
+    artifacts: dict[str, tuple[Source, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Importer:
+    """A step that brings an artifact from outside into the pipeline."""
+
+    uri: Source
+    type: str
+    version: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """What a task runs: code, an importer or a graph, with its typed interface."""
+
+    name: str
+    body: PythonCode | Importer | Graph
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    artifacts: dict[str, ArtifactSlot] = field(default_factory=dict)
+    output_parameters: dict[str, Parameter] = field(default_factory=dict)
+    output_artifacts: dict[str, ArtifactSlot] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A compiled pipeline."""
+
+    name: str
+    root: Component
+    components: dict[str, Component]
+    description: str = ""
+    notes: tuple[str, ...] = ()
+    """What the file says that means nothing on this machine, for people."""
+
+
+def documents(text: str, where: str) -> list[Any]:
+    """Read the YAML (or JSON) documents of a compiled pipeline file.
+
+    :raises InputError: when it is not YAML.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return [document for document in yaml.load_all(text, Loader=loader) if document is not None]
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}:{mark.line + 1}" if mark else where
+        raise errors.InputError(
+            f"not a YAML file: {getattr(error, 'problem', error)}", where=place, code="INP-010"
+        ) from error
+
+
+def parse(docs: list[Any], where: str) -> Pipeline:
+    """Read a compiled pipeline from its documents: the pipeline and, perhaps, its platform spec.
+
+    :param where: the file, for messages.
+    :raises InputError: when it is not a compiled pipeline.
+    :raises UnsupportedError: naming what this machine cannot honour, with its path.
+    """
+    try:
+        return _parse(docs)
+    except errors.InputError as error:
+        error.where = f"{where}: {error.where}" if error.where else where
+        raise
+
+
+def _parse(docs: list[Any]) -> Pipeline:
+    if not docs or not isinstance(docs[0], dict) or "pipelineInfo" not in docs[0]:
+        raise errors.InputError(
+            "not a compiled pipeline: there is no 'pipelineInfo'",
+            way_out="Give the .py file with the @dsl.pipeline, or the .yaml that kfp's compiler wrote.",
+            code="INP-010",
+        )
+    if len(docs) > 2:
+        raise errors.UnsupportedError(f"{len(docs)} documents in one file", where="document 3", way_out=ELSEWHERE)
+    if len(docs) == 2:
+        _refuse_platform(Node(docs[1], "document 2"))
+    notes: list[str] = []
+    spec = Node(docs[0], "")
+    info = spec.node("pipelineInfo")
+    name, description = info.text("name"), info.text("description")
+    info.take("displayName")
+    info.done()
+    for key in ("schemaVersion", "sdkVersion"):
+        spec.take(key)
+    if bucket := spec.take("defaultPipelineRoot"):
+        notes.append(f"artifacts stay in Ondol's home, not under the pipeline root {bucket!r}")
+    deployment = spec.node("deploymentSpec")
+    executors = deployment.node("executors")
+    deployment.done()
+    components: dict[str, Component] = {}
+    for label, node in spec.node("components").members():
+        components[label] = _component(label, node, executors, notes)
+    root = _component("root", spec.node("root"), executors, notes)
+    spec.done()
+    if not isinstance(root.body, Graph):
+        raise errors.InputError("the pipeline's root is not a graph", where="root", code="INP-010")
+    _check_references(root, components)
+    return Pipeline(name, root, components, description, tuple(dict.fromkeys(notes)))
+
+
+def _refuse_platform(node: Node) -> None:
+    for platform, spec in node.node("platforms").members():
+        for label, executor in spec.node("deploymentSpec").node("executors").members():
+            for key in executor.names():
+                executor.refuse(key, f"of {platform} (executor {label!r}) needs a cluster", ELSEWHERE)
+        spec.refuse("pipelineConfig", f"of {platform} needs a cluster", ELSEWHERE)
+        spec.done()
+
+
+def _component(label: str, node: Node, executors: Node, notes: list[str]) -> Component:
+    inputs, outputs = node.node("inputDefinitions"), node.node("outputDefinitions")
+    parameters = {key: _parameter(member) for key, member in inputs.node("parameters").members()}
+    artifacts = {key: _artifact(member) for key, member in inputs.node("artifacts").members()}
+    output_parameters = {key: _parameter(member) for key, member in outputs.node("parameters").members()}
+    output_artifacts = {key: _artifact(member) for key, member in outputs.node("artifacts").members()}
+    inputs.done()
+    outputs.done()
+    node.refuse("platformSpecs", "needs a cluster", ELSEWHERE)
+    node.refuse("taskConfigPassthroughs", "passes cluster settings into the step", ELSEWHERE)
+    node.refuse("singlePlatformSpecs", "needs a cluster", ELSEWHERE)
+    body: PythonCode | Importer | Graph
+    if "dag" in node:
+        body = _graph(node.node("dag"))
+    else:
+        executor_label = node.text("executorLabel")
+        if executor_label not in executors:
+            raise errors.InputError(f"no executor {executor_label!r}", where=node.at("executorLabel"), code="INP-010")
+        body = _executor(executor_label, Node(executors.take(executor_label), executors.at(executor_label)), notes)
+    node.done()
+    return Component(label, body, parameters, artifacts, output_parameters, output_artifacts)
+
+
+def _executor(label: str, node: Node, notes: list[str]) -> PythonCode | Importer:
+    node.refuse("resolver", "looks artifacts up in Vertex's metadata", ELSEWHERE)
+    node.refuse("customJob", "is a Vertex job", ELSEWHERE)
+    body: PythonCode | Importer
+    if "importer" in node:
+        body = _importer(node.node("importer"))
+    elif "container" in node:
+        body = kfp_container.python_code(label, node.node("container"), notes)
+    else:
+        raise errors.InputError(f"executor {label!r} says nothing to run", where=node.path, code="INP-010")
+    node.done()
+    return body
+
+
+def _importer(node: Node) -> Importer:
+    uri = node.node("artifactUri")
+    source = Source(constant=_constant(uri)) if "constant" in uri else Source(input=uri.text("runtimeParameter"))
+    uri.done()
+    schema = node.node("typeSchema")
+    title, version = schema.text("schemaTitle"), schema.text("schemaVersion")
+    schema.take("instanceSchema")
+    schema.done()
+    node.take("reimport")  # the content is read again every time and enters the cache key
+    metadata = node.node("metadata")
+    values = {key: whole(metadata.take(key)) for key in metadata.names()}
+    node.refuse("downloadToWorkspace", "needs a workspace volume", ELSEWHERE)
+    node.done()
+    return Importer(source, title, version, values)
+
+
+def _constant(node: Node) -> Any:
+    value = node.take("constant")
+    if isinstance(value, dict) and len(value) == 1 and next(iter(value)).endswith("Value"):
+        value = next(iter(value.values()))  # the older spelling {stringValue: …}
+    return whole(value)
+
+
+def whole(value: Any) -> Any:
+    """Undo what the compiler's protobuf does to integers: 3.0 is 3 again, also inside lists and mappings."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [whole(item) for item in value]
+    if isinstance(value, dict):
+        return {key: whole(item) for key, item in value.items()}
+    return value
+
+
+def _parameter(node: Node) -> Parameter:
+    kind = node.text("parameterType") or {"INT": "NUMBER_INTEGER", "DOUBLE": "NUMBER_DOUBLE"}.get(
+        node.text("type"), "STRING"
+    )
+    has_default = "defaultValue" in node
+    default = whole(node.take("defaultValue"))
+    if kind == "NUMBER_DOUBLE" and isinstance(default, int) and not isinstance(default, bool):
+        default = float(default)
+    node.take("description")
+    if node.take("literals"):
+        raise errors.UnsupportedError("literal parameter types are not known", where=node.at("literals"))
+    parameter = Parameter(kind, default, has_default, node.flag("isOptional") or has_default)
+    node.done()
+    return parameter
+
+
+def _artifact(node: Node) -> ArtifactSlot:
+    schema = node.node("artifactType")
+    title, version = schema.text("schemaTitle"), schema.text("schemaVersion")
+    schema.take("instanceSchema")
+    schema.done()
+    node.take("description")
+    node.take("metadata")
+    node.take("properties")
+    node.take("customProperties")
+    slot = ArtifactSlot(title, version, node.flag("isArtifactList"), node.flag("isOptional"))
+    node.done()
+    return slot
+
+
+def _graph(node: Node) -> Graph:
+    tasks = {name: _task(name, member) for name, member in node.node("tasks").members()}
+    outputs = node.node("outputs")
+    parameters: dict[str, tuple[Source, ...]] = {}
+    for name, member in outputs.node("parameters").members():
+        one_of = member.node("valueFromOneof").items("parameterSelectors")
+        selectors = [Node(item, member.at("valueFromOneof")) for item in one_of] or [member.node("valueFromParameter")]
+        parameters[name] = tuple(_selector(selector, "outputParameterKey") for selector in selectors)
+        member.done()
+    artifacts: dict[str, tuple[Source, ...]] = {}
+    for name, member in outputs.node("artifacts").members():
+        selectors = [Node(item, member.at("artifactSelectors")) for item in member.items("artifactSelectors")]
+        artifacts[name] = tuple(_selector(selector, "outputArtifactKey") for selector in selectors)
+        member.done()
+    outputs.done()
+    node.done()
+    return Graph(tasks, parameters, artifacts)
+
+
+def _selector(node: Node, key: str) -> Source:
+    source = Source(task=node.text("producerSubtask"), output=node.text(key))
+    node.done()
+    return source
+
+
+def _task(name: str, node: Node) -> Task:
+    node.take("taskInfo")
+    caching = node.node("cachingOptions")
+    cache = caching.flag("enableCache")
+    caching.refuse("cacheKey", "is a cache key of the user's own", ELSEWHERE)
+    caching.done()
+    reference = node.node("componentRef")
+    component = reference.text("name")
+    reference.done()
+    inputs = node.node("inputs")
+    parameters = {key: _parameter_source(member) for key, member in inputs.node("parameters").members()}
+    artifacts = {key: _artifact_source(member) for key, member in inputs.node("artifacts").members()}
+    inputs.done()
+    for key in ("parameterIterator", "artifactIterator", "iteratorPolicy"):
+        node.refuse(key, "is a loop (dsl.ParallelFor), which the local backend does not run yet", ELSEWHERE)
+    trigger = node.node("triggerPolicy")
+    condition = trigger.text("condition")
+    always = trigger.text("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED"
+    where = trigger.at("condition")
+    trigger.take("strategy")
+    trigger.done()
+    task = Task(
+        name,
+        component,
+        tuple(str(item) for item in node.items("dependentTasks")),
+        parameters,
+        artifacts,
+        cache,
+        _retry(node.node("retryPolicy")),
+        kfp_condition.parse(condition, where) if condition else None,
+        always,
+    )
+    node.done()
+    return task
+
+
+def _retry(node: Node) -> Retry | None:
+    times = int(node.take("maxRetryCount", 0) or 0)
+    wait, longest = _seconds(node, "backoffDuration", 0.0), _seconds(node, "backoffMaxDuration", 3600.0)
+    factor = float(node.take("backoffFactor", 2.0) or 2.0)
+    node.done()
+    return Retry(times, wait, factor, longest) if times else None
+
+
+def _seconds(node: Node, key: str, default: float) -> float:
+    text = node.text(key).removesuffix("s")
+    try:
+        return float(text) if text else default
+    except ValueError:
+        raise errors.InputError(f"{text!r} is not a number of seconds", where=node.at(key), code="INP-010") from None
+
+
+def _parameter_source(node: Node) -> Source:
+    node.refuse("parameterExpressionSelector", "picks a part of a loop's item, which is not run here yet", ELSEWHERE)
+    if "runtimeValue" in node:
+        value = node.node("runtimeValue")
+        if "runtimeParameter" in value:
+            source = Source(input=value.text("runtimeParameter"))
+        else:
+            source = Source(constant=_constant(value if "constant" in value else value.node("constantValue")))
+        value.done()
+    elif "taskOutputParameter" in node:
+        output = node.node("taskOutputParameter")
+        source = Source(task=output.text("producerTask"), output=output.text("outputParameterKey"))
+        output.done()
+    elif "taskFinalStatus" in node:
+        status = node.node("taskFinalStatus")
+        source = Source(final_status_of=status.text("producerTask"))
+        status.done()
+    else:
+        source = Source(input=node.text("componentInputParameter"))
+    node.done()
+    return source
+
+
+def _artifact_source(node: Node) -> Source:
+    if "taskOutputArtifact" in node:
+        output = node.node("taskOutputArtifact")
+        source = Source(task=output.text("producerTask"), output=output.text("outputArtifactKey"))
+        output.done()
+    else:
+        source = Source(input=node.text("componentInputArtifact"))
+    node.done()
+    return source
+
+
+def _check_references(root: Component, components: dict[str, Component]) -> None:
+    for component in (root, *components.values()):
+        if not isinstance(component.body, Graph):
+            continue
+        tasks = component.body.tasks
+        for task in tasks.values():
+            where = f"{component.name}.dag.tasks.{task.name}"
+            if task.component not in components:
+                raise errors.InputError(f"no component {task.component!r}", where=where, code="INP-010")
+            sources = (*task.parameters.values(), *task.artifacts.values())
+            for other in (*task.after, *(source.task for source in sources if source.task)):
+                if other not in tasks:
+                    raise errors.InputError(f"no task {other!r} in this graph", where=where, code="INP-010")
+        _refuse_cycle(component.name, tasks)
+
+
+def _refuse_cycle(graph: str, tasks: dict[str, Task]) -> None:
+    left = {name: set(before(task)) for name, task in tasks.items()}
+    while left:
+        free = [name for name, needs in left.items() if not needs & left.keys()]
+        if not free:
+            raise errors.InputError(f"tasks wait for each other: {sorted(left)}", where=graph, code="INP-010")
+        for name in free:
+            del left[name]
+
+
+def before(task: Task) -> tuple[str, ...]:
+    """Return the tasks that must have ended before this one starts."""
+    sources = (*task.parameters.values(), *task.artifacts.values())
+    producers = [source.task or source.final_status_of for source in sources]
+    return tuple(dict.fromkeys((*task.after, *(name for name in producers if name))))

@@ -1,0 +1,242 @@
+"""The order of a pipeline's tasks: what is ready, where its inputs come from, when a nested pipeline has ended.
+
+A pure state machine over the compiled graph: no input or output, no processes, no cache. Nested pipelines open scopes
+of their own; a scope ends when all of its tasks have.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ondol.base import errors
+from ondol.formats import kfp_condition, kfp_ir
+from ondol.formats.kfp_ir import Component, Graph, Pipeline, Source, Task
+from ondol.pipelines import values
+from ondol.records.pipeline import Artifact
+
+State = Literal["succeeded", "failed", "skipped"]
+Artifacts = dict[str, tuple[Artifact, ...]]
+
+
+class Unknown:
+    """A value that only a run can give; planning goes on with it."""
+
+    def __repr__(self) -> str:
+        return "(known when it runs)"
+
+
+UNKNOWN = Unknown()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a task ended and what it made."""
+
+    state: State
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    artifacts: Mapping[str, tuple[Artifact, ...]] = field(default_factory=dict)
+    error: str = ""
+    unknown: bool = False
+    """Planning only: it would run, so its outputs are not known."""
+
+
+@dataclass(slots=True)
+class Scope:
+    """One graph being walked."""
+
+    prefix: str
+    component: Component
+    graph: Graph
+    parameters: dict[str, Any]
+    artifacts: Artifacts
+    parent: Node | None
+    waiting: dict[str, set[str]]
+    followers: dict[str, list[str]]
+    ended: dict[str, Ended] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A task in its scope."""
+
+    scope: Scope
+    task: Task
+    component: Component
+
+    @property
+    def path(self) -> str:
+        """The task's name in the run: `outer/inner` inside nested pipelines."""
+        return self.scope.prefix + self.task.name
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A task's inputs, resolved."""
+
+    parameters: dict[str, Any]
+    artifacts: Artifacts
+    unknown: bool = False
+
+
+class Flow:
+    """Walks a pipeline.
+
+    :param facts: what placeholders may name: `pipeline_job_name` …
+    """
+
+    def __init__(self, pipeline: Pipeline, parameters: dict[str, Any], facts: Mapping[str, str]) -> None:
+        self._components = pipeline.components
+        self._facts = facts
+        self.ready: deque[Node] = deque()
+        assert isinstance(pipeline.root.body, Graph)
+        self.root = self.open(pipeline.root, pipeline.root.body, Inputs(parameters, {}), None)
+
+    def open(self, component: Component, graph: Graph, inputs: Inputs, parent: Node | None) -> Scope:
+        """Start walking a graph."""
+        waiting = {name: set(kfp_ir.before(task)) for name, task in graph.tasks.items()}
+        followers: dict[str, list[str]] = {}
+        for name, needs in waiting.items():
+            for need in needs:
+                followers.setdefault(need, []).append(name)
+        prefix = f"{parent.path}/" if parent else ""
+        scope = Scope(prefix, component, graph, inputs.parameters, inputs.artifacts, parent, waiting, followers)
+        for name, needs in waiting.items():
+            if not needs:
+                self._make_ready(scope, name)
+        return scope
+
+    def _make_ready(self, scope: Scope, name: str) -> None:
+        task = scope.graph.tasks[name]
+        self.ready.append(Node(scope, task, self._components[task.component]))
+
+    def blocked(self, node: Node) -> str:
+        """Say why a ready task must be skipped; empty when it may run."""
+        if node.task.always:
+            return ""
+        for name in kfp_ir.before(node.task):
+            state = node.scope.ended[name].state
+            if state != "succeeded":
+                return f"{node.scope.prefix}{name} {'failed' if state == 'failed' else 'was skipped'}"
+        return ""
+
+    def inputs(self, node: Node) -> Inputs:
+        """Resolve a ready task's inputs.
+
+        :raises InputError: when something it needs was not made.
+        """
+        task, found = node.task, {}
+        constants = {name: source for name, source in task.parameters.items() if source.constant is not None}
+        for name, source in task.parameters.items():
+            if name not in constants:
+                found[name] = self._parameter(node, source)
+        for name, source in constants.items():
+            # An f-string over upstream values: its placeholders name the task's other inputs.
+            unknown = UNKNOWN in found.values() and "{{$" in str(source.constant)
+            facts = {**self._facts, "pipeline_task_name": task.name, "pipeline_task_uuid": node.path}
+            found[name] = UNKNOWN if unknown else values.fill(source.constant, found, facts)
+        for name, slot in node.component.parameters.items():
+            if found.get(name) is None and slot.has_default:
+                found[name] = slot.default
+            elif found.get(name) is None and not slot.optional:
+                raise errors.InputError(f"{node.path!r} needs the parameter {name!r}, which was not made")
+            else:
+                found[name] = _fitting(found.get(name), slot.type)
+        artifacts: Artifacts = {}
+        for name, source in task.artifacts.items():
+            if made := self._artifact(node, source):
+                artifacts[name] = made
+        unknown = any(node.scope.ended[name].unknown for name in kfp_ir.before(task))
+        for name, place in node.component.artifacts.items():
+            if name not in artifacts and not place.optional and not unknown:
+                raise errors.InputError(f"{node.path!r} needs the artifact {name!r}, which was not made")
+        given = {name: value for name, value in found.items() if value is not None}
+        return Inputs(given, artifacts, unknown or UNKNOWN in given.values())
+
+    def _parameter(self, node: Node, source: Source) -> Any:
+        scope = node.scope
+        if source.final_status_of:
+            return self._final_status(scope, source.final_status_of)
+        if source.task:
+            ended = scope.ended[source.task]
+            return UNKNOWN if ended.unknown else ended.parameters.get(source.output)
+        return scope.parameters.get(source.input)
+
+    def _artifact(self, node: Node, source: Source) -> tuple[Artifact, ...]:
+        if source.task:
+            return node.scope.ended[source.task].artifacts.get(source.output, ())
+        return node.scope.artifacts.get(source.input, ())
+
+    def _final_status(self, scope: Scope, task: str) -> dict[str, Any]:
+        ended = scope.ended[task]
+        status: dict[str, Any] = {
+            "state": ended.state.upper(),
+            "pipelineJobResourceName": self._facts.get("pipeline_job_resource_name", ""),
+            "pipelineTaskName": task,
+        }
+        if ended.error:
+            status["error"] = {"code": 1, "message": ended.error}
+        return status
+
+    def wanted(self, node: Node, inputs: Inputs) -> bool:
+        """Whether the task's condition holds (true without one, and when planning cannot tell)."""
+        condition = node.task.condition
+        if condition is None or inputs.unknown:
+            return True
+        return kfp_condition.holds(condition, inputs.parameters)
+
+    def end(self, node: Node, ended: Ended) -> list[tuple[Node, Ended]]:
+        """Note that a task has ended; return the nested pipelines that ended with it, innermost first."""
+        closed: list[tuple[Node, Ended]] = []
+        current: Node | None = node
+        while current is not None:
+            scope, name = current.scope, current.task.name
+            scope.ended[name] = ended
+            for follower in scope.followers.get(name, ()):
+                scope.waiting[follower].discard(name)
+                if not scope.waiting[follower]:
+                    self._make_ready(scope, follower)
+            if len(scope.ended) < len(scope.graph.tasks) or scope.parent is None:
+                return closed
+            current, ended = scope.parent, _sum_up(scope)
+            closed.append((current, ended))
+        return closed
+
+    @property
+    def finished(self) -> bool:
+        """Whether all tasks of the pipeline have ended."""
+        return len(self.root.ended) == len(self.root.graph.tasks)
+
+
+def _sum_up(scope: Scope) -> Ended:
+    """Return how a graph as a whole ended: failed when one of its tasks did."""
+    failed = next((ended for ended in scope.ended.values() if ended.state == "failed"), None)
+    unknown = any(ended.unknown for ended in scope.ended.values())
+    parameters, artifacts = {}, {}
+    for name, sources in scope.graph.parameters.items():
+        for source in sources:
+            made = scope.ended[source.task]
+            if source.output in made.parameters:
+                parameters[name] = made.parameters[source.output]
+                break
+    for name, sources in scope.graph.artifacts.items():
+        for source in sources:
+            if things := scope.ended[source.task].artifacts.get(source.output):
+                artifacts[name] = things
+                break
+    return Ended("failed" if failed else "succeeded", parameters, artifacts, failed.error if failed else "", unknown)
+
+
+def _fitting(value: Any, kind: str) -> Any:
+    """Return a value as its declared type says it: what kfp's launcher does between steps."""
+    if value is None or isinstance(value, Unknown):
+        return value
+    if kind == "STRING" and not isinstance(value, str):
+        return values.as_text(value)
+    if kind == "NUMBER_DOUBLE" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

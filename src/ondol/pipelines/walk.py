@@ -1,0 +1,189 @@
+"""Walks a pipeline for a plan or for a run: skips, opens nested pipelines, imports, looks outcomes up.
+
+What is left, a step that must really run, goes to `launch`. Must not start processes itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ondol.base import errors
+from ondol.formats.kfp_container import PythonCode
+from ondol.formats.kfp_ir import Graph, Importer
+from ondol.pipelines import caching, environments, steps, values
+from ondol.pipelines.compiling import Compiled
+from ondol.pipelines.flow import Ended, Flow, Inputs, Node
+from ondol.records.pipeline import TaskRun
+from ondol.store.blobs import Blobs
+from ondol.store.connection import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A step whose inputs are there and which must run."""
+
+    node: Node
+    code: PythonCode
+    inputs: Inputs
+    ingredients: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    """Why it runs instead of being reused."""
+
+
+class Walk:
+    """What planning and running have in common.
+
+    :param prior: tasks that a resumed run has finished already.
+    """
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        parameters: dict[str, Any],
+        *,
+        run: str,
+        store: Store,
+        home: Path,
+        use_cache: bool,
+        prior: dict[str, TaskRun],
+    ) -> None:
+        self.compiled, self.run, self.store, self.home = compiled, run, store, home
+        self.folder = home / "runs" / run
+        self.blobs = Blobs(home / "blobs")
+        self.use_cache = use_cache
+        self.prior = prior
+        facts = {
+            "pipeline_job_name": run,
+            "pipeline_job_resource_name": run,
+            "pipeline_job_uuid": run,
+            "pipeline_root": str(self.folder),
+        }
+        self.flow = Flow(compiled.pipeline, parameters, facts)
+
+    # What planning and running do differently.
+
+    def launch(self, ready: Ready) -> None:
+        """A step must run."""
+        raise NotImplementedError
+
+    def note(self, node: Node, task: TaskRun, ready: Ready | None = None) -> None:
+        """A task's state is new: write it down before it is announced."""
+        raise NotImplementedError
+
+    def environment(self, node: Node, code: PythonCode) -> environments.Environment:
+        """Return where a step would run."""
+        return environments.find(code, self.home)
+
+    # What they do alike.
+
+    def advance(self) -> None:
+        """Handle every task that is ready now."""
+        while self.flow.ready:
+            self._handle(self.flow.ready.popleft())
+
+    def finish(self, node: Node, ended: Ended) -> None:
+        """A task has ended; nested pipelines may end with it."""
+        for closed, how in self.flow.end(node, ended):
+            self.note(closed, TaskRun(closed.path, how.state, parameters=_plain(how), graph=True, error=how.error))
+
+    def _handle(self, node: Node) -> None:
+        try:
+            self._start(node)
+        except errors.UnsupportedError:
+            raise
+        except errors.InputError as error:
+            self.note(node, TaskRun(node.path, "failed", error=error.message))
+            self.fail(
+                node,
+                errors.ComponentError(
+                    f"step {node.path!r} cannot start: {error.message}",
+                    where=error.where,
+                    way_out=error.way_out,
+                    code="RUN-011",
+                ),
+            )
+            self.finish(node, Ended("failed", error=error.message))
+
+    def fail(self, node: Node, error: errors.ComponentError) -> None:
+        """Remember why a task failed."""
+
+    def _start(self, node: Node) -> None:
+        if why := self.flow.blocked(node):
+            self._skip(node, why)
+            return
+        inputs = self.flow.inputs(node)
+        if not self.flow.wanted(node, inputs):
+            condition = node.task.condition.text if node.task.condition else ""
+            self._skip(node, f"its condition does not hold: {condition}")
+            return
+        body = node.component.body
+        if isinstance(body, Graph):
+            self._open(node, body, inputs)
+        elif done := self.prior.get(node.path):
+            self._succeed(node, done)
+        elif isinstance(body, Importer):
+            self._import(node, body, inputs)
+        else:
+            self._step(node, body, inputs)
+
+    def _skip(self, node: Node, why: str) -> None:
+        self.note(node, TaskRun(node.path, "skipped", error=why))
+        self.finish(node, Ended("skipped", error=why))
+
+    def _open(self, node: Node, graph: Graph, inputs: Inputs) -> None:
+        self.note(node, TaskRun(node.path, "running", inputs=_known(inputs), graph=True))
+        self.flow.open(node.component, graph, inputs, node)
+        if not graph.tasks:
+            self.note(node, TaskRun(node.path, "succeeded", graph=True))
+            self.finish(node, Ended("succeeded"))
+
+    def _succeed(self, node: Node, task: TaskRun) -> None:
+        artifacts = {name: (artifact,) for name, artifact in task.outputs.items()}
+        self.finish(node, Ended("succeeded", task.parameters, artifacts))
+
+    def _import(self, node: Node, importer: Importer, inputs: Inputs) -> None:
+        if inputs.unknown:
+            self.finish(node, Ended("succeeded", unknown=True))
+            return
+        known = inputs.parameters
+        source = importer.uri
+        uri = known.get(source.input) if source.input else values.fill(source.constant, known, {})
+        metadata = values.fill(importer.metadata, known, {})
+        artifact = steps.imported(node.path, importer, str(uri), metadata)
+        task = TaskRun(node.path, "succeeded", outputs={"artifact": artifact}, inputs=_known(inputs))
+        self.note(node, task)
+        self._succeed(node, task)
+
+    def _step(self, node: Node, code: PythonCode, inputs: Inputs) -> None:
+        if inputs.unknown:
+            self.launch(Ready(node, code, inputs, reason="what it works on changes"))
+            return
+        environment = self.environment(node, code)
+        if not environment.identity:
+            self.launch(Ready(node, code, inputs, reason=environment.note))
+            return
+        parts = caching.ingredients(node.component, code, inputs.parameters, inputs.artifacts, environment.identity)
+        reason = self._not_reusable(node)
+        if not reason:
+            found = caching.find(self.store, self.blobs, caching.key_of(parts), self.folder / node.path)
+            if found is not None:
+                task = replace(found, name=node.path, cached=True, inputs=_known(inputs), attempt=0, error="")
+                self.note(node, task)
+                self._succeed(node, task)
+                return
+        self.launch(Ready(node, code, inputs, parts, reason))
+
+    def _not_reusable(self, node: Node) -> str:
+        if not self.use_cache:
+            return "reuse is off for this run"
+        return "" if node.task.cache else "its caching is off in the pipeline file"
+
+
+def _known(inputs: Inputs) -> dict[str, Any]:
+    return {name: value if not inputs.unknown else str(value) for name, value in inputs.parameters.items()}
+
+
+def _plain(ended: Ended) -> dict[str, Any]:
+    return dict(ended.parameters)

@@ -1,0 +1,158 @@
+"""Warm worker processes, one per environment, and the steps that run in them.
+
+A worker forks a fresh process per step, so steps share nothing but what was imported before them. Must not interpret
+what a step makes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from ondol.base import errors
+
+_PROGRAM = Path(__file__).with_name("worker_main.py")
+_STOP_SECONDS = 5.0  # a worker gives its steps one second; then it is killed itself
+
+
+class WorkerDied(Exception):
+    """The worker process went away while a step ran in it."""
+
+
+class Worker:
+    """One warm process and its line protocol.
+
+    :param python: the interpreter of the environment.
+    :param environ: the whole environment of the worker and its steps.
+    :param log: gets what the worker itself prints.
+    """
+
+    def __init__(self, python: str, environ: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as errors_file:
+            self._process = subprocess.Popen(
+                [python, "-P", str(_PROGRAM)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors_file,
+                env=dict(environ),
+                start_new_session=True,  # a Ctrl-C is the runner's to handle
+            )
+        self._guard = threading.Lock()
+        self._running: dict[int, Future[int]] = {}
+        self._next = 0
+        self._dead = False
+        self._reader = threading.Thread(target=self._read, name="ondol-worker", daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def run(self, folder: Path) -> Future[int]:
+        """Start the step described in `folder/job.json`; the future gives its exit code, negative for a signal.
+
+        The future raises :class:`WorkerDied` when the worker itself is gone.
+        """
+        future: Future[int] = Future()
+        with self._guard:
+            self._next += 1
+            self._running[self._next] = future
+            line = json.dumps({"id": self._next, "folder": str(folder)}).encode() + b"\n"
+            assert self._process.stdin is not None
+            try:
+                if self._dead:
+                    raise BrokenPipeError
+                self._process.stdin.write(line)
+                self._process.stdin.flush()
+            except OSError:
+                self._running.pop(self._next, None)
+                future.set_exception(WorkerDied(self._last_words()))
+        return future
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            answer: dict[str, Any] = json.loads(line)
+            if "code" in answer:
+                with self._guard:
+                    future = self._running.pop(answer["id"], None)
+                if future is not None:
+                    future.set_result(int(answer["code"]))
+        with self._guard:
+            self._dead = True
+            left, self._running = self._running, {}
+        for future in left.values():
+            future.set_exception(WorkerDied(self._last_words()))
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(OSError):
+            return self.log.read_text(encoding="utf-8", errors="replace").strip()[-2000:]
+        return ""
+
+    @property
+    def alive(self) -> bool:
+        return not self._dead
+
+    def stop(self) -> None:
+        """End the worker and everything that runs in it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(_STOP_SECONDS)
+        self._process.stdout.close()
+
+
+class Workers:
+    """The workers of one run, started when first needed.
+
+    :param folder: for the workers' own logs.
+    :param environ: added to this process' environment.
+    """
+
+    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._environ = {**os.environ, **environ, "_KFP_RUNTIME": "true"}
+        self._workers: dict[str, Worker] = {}
+        self._guard = threading.Lock()
+
+    def of(self, python: str) -> Worker:
+        """Return the warm worker of an interpreter; a dead one is replaced."""
+        with self._guard:
+            worker = self._workers.get(python)
+            if worker is None or not worker.alive:
+                if worker is not None:
+                    worker.stop()
+                try:
+                    worker = Worker(python, self._environ, self._folder / f"worker-{len(self._workers)}.log")
+                except OSError as error:
+                    raise errors.DependencyError(
+                        f"cannot start a worker: {error}", where=python, code="DEP-011"
+                    ) from error
+                self._workers[python] = worker
+            return worker
+
+    def stop(self) -> None:
+        """End all workers and everything that runs in them."""
+        with self._guard:
+            workers, self._workers = list(self._workers.values()), {}
+        for worker in workers:
+            worker.stop()
+
+    def pids(self) -> list[int]:
+        """Return the process ids of the workers."""
+        with self._guard:
+            return [worker.pid for worker in self._workers.values()]
