@@ -1,0 +1,225 @@
+"""`ondol rollout`: who is on trial, what the evidence says, and the hand on the lever."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ondol.cli import context, output
+
+if TYPE_CHECKING:
+    from ondol.records.rollout import Decision, Rollout
+    from ondol.rollout.verdicts import Finding
+    from ondol.store.connection import Store
+
+
+@click.group(
+    "rollout",
+    epilog="\b\nExamples:\n  ondol rollout start delay 3f2a91bc --steps 5,25,100\n"
+    "  ondol rollout status delay --watch\n  ondol rollout abort delay --reason 'wrong training data'",
+)
+def group() -> None:
+    """Canaries: judged on evidence that may be looked at after every request, carried out by themselves."""
+
+
+def _statuses(store: Store, service: str) -> list[dict[str, Any]]:
+    """Return the newest rollout of each service with its decision, or what the judge thinks so far."""
+    from ondol.base import errors
+    from ondol.store import rollouts, routes
+
+    newest: dict[str, Rollout] = {}
+    for rollout in rollouts.of_service(store, service):
+        newest.setdefault(rollout.service, rollout)
+    if service and not newest and routes.get(store, service) is None:
+        raise errors.NotFoundError(
+            f"no service {service!r} and no rollout of it", way_out="`ondol rollout status` shows all.", code="NOF-031"
+        )
+    return [_status(store, one) for one in newest.values()]
+
+
+def _status(store: Store, rollout: Rollout) -> dict[str, Any]:
+    from ondol.records import codec
+    from ondol.rollout import watching
+
+    ended = _terminal(store, rollout)
+    if ended is None:
+        verdict = watching.verdict(store, rollout)
+        said, evidence, decision = f"{verdict.action}: {verdict.reason}", verdict.evidence, ""
+    else:
+        said, evidence, decision = ended.reason, ended.evidence, ended.id
+    return {
+        "rollout": codec.plain(rollout),
+        "reason": said,
+        "decision": decision,
+        "findings": codec.plain(evidence.get("findings", [])),
+        "split": evidence.get("split", {}),
+        "facts": codec.plain(evidence.get("facts", {})),
+        "alpha": rollout.policy.alpha,
+    }
+
+
+def _terminal(store: Store, rollout: Rollout) -> Decision | None:
+    from ondol.store import rollouts
+
+    if rollout.state == "progressing":
+        return None
+    about = rollouts.decisions(store, rollout.service, limit=1000)
+    return next(
+        (one for one in about if one.evidence.get("rollout") == rollout.id and one.verdict == rollout.state), None
+    )
+
+
+def _show(status: dict[str, Any]) -> None:
+    from ondol.base import clock, hashing
+    from ondol.records import codec
+    from ondol.records.rollout import Rollout
+
+    rollout = codec.typed(status["rollout"], Rollout)
+    weight = f"{rollout.policy.steps[rollout.step]:g} %" if rollout.state == "progressing" else rollout.state
+    print(
+        f"{rollout.service}: {hashing.short(rollout.candidate)} against {hashing.short(rollout.stable)}, {weight}, "
+        f"step {rollout.step + 1} of {len(rollout.policy.steps)}, since {clock.iso(rollout.started_at)}"
+    )
+    _show_findings(status)
+    if status["split"]:
+        facts = status["facts"]
+        print(
+            f"{facts['candidate_requests']} + {facts['stable_requests']} requests; "
+            f"split e-value {10 ** min(status['split']['log10_e'], 300):.3g} (broken at "
+            f"{10 ** status['split']['at']:.0f}); false rollback at most {100 * status['alpha']:g} % over all metrics"
+        )
+    print(f"→ {status['reason']}" + (f"  ({status['decision']})" if status["decision"] else ""))
+    print()
+
+
+def _show_findings(status: dict[str, Any]) -> None:
+    from ondol.records import codec
+    from ondol.rollout.verdicts import Finding
+
+    columns = [_column(codec.typed(one, Finding)) for one in status["findings"]]
+    if columns:
+        rows = [(name, *(column[name] for column in columns)) for name in columns[0] if name]
+        output.table(("", *(column[""] for column in columns)), rows)
+
+
+def _column(one: Finding) -> dict[str, str]:
+    """Return what is said about one metric, by row; the row without a name is the head."""
+    from ondol.rollout import verdicts
+
+    more = "not in sight" if one.more_requests is None else str(one.more_requests)
+    return {
+        "": one.metric,
+        "candidate": verdicts.shown(one, one.candidate),
+        "  requests": str(one.candidate_n),
+        "stable": verdicts.shown(one, one.stable),
+        "  requests ": str(one.stable_n),
+        "units compared": str(one.units),
+        "difference (95 %)": f"{one.low * one.scale:+.3g} … {one.high * one.scale:+.3g}",
+        "  accepted below": f"{one.margin * one.scale:.3g}",
+        "e-value: worse": verdicts.e_shown(one.harm),
+        "  rolled back at": verdicts.e_shown(one.harm_at),
+        "e-value: safe": verdicts.e_shown(one.safe),
+        "  promoted at": verdicts.e_shown(one.safe_at),
+        "requests to go": more,
+        "could not be scored": str(one.unscored),
+    }
+
+
+@group.command(
+    "status",
+    epilog="\b\nExamples:\n  ondol rollout status\n  ondol rollout status delay --watch\n  ondol rollout status --json",
+)
+@click.argument("service", required=False, default="")
+@click.option("--watch", is_flag=True, help="Print again every 2 seconds until nothing is on trial.")
+@output.json_option
+def status(service: str, watch: bool, as_json: bool) -> None:
+    """Show each service's newest rollout: counts per arm, difference, evidence for and against, decision and why."""
+    with context.open_store() as store:
+        while True:
+            found = _statuses(store, service)
+            output.emit(found, as_json, lambda found=found: _show_all(found))  # type: ignore[misc]
+            if not watch or all(one["rollout"]["state"] != "progressing" for one in found):
+                return
+            time.sleep(2)
+
+
+def _show_all(found: list[dict[str, Any]]) -> None:
+    for one in found:
+        _show(one)
+    if not found:
+        print("no rollouts yet: `ondol rollout start SERVICE RELEASE` starts one")
+
+
+@group.command(
+    "start",
+    epilog="\b\nExamples:\n  ondol rollout start delay 3f2a91bc\n"
+    "  ondol rollout start delay 3f2a91bc --steps 1,10,50,100 --metric error_rate --metric quality --margin 0.02",
+)
+@click.argument("service")
+@click.argument("release")
+@click.option("--steps", default="", help="Percentages, growing, ending with 100 (10,100).")
+@click.option("--metric", "metrics", multiple=True, help="error_rate, quality, latency_p95, or a signal such as cost.")
+@click.option("--alpha", type=float, help="Chance of rolling back a release that is no worse (0.01).")
+@click.option("--margin", type=float, help="Loss that is accepted for promotion (0.01).")
+@click.option("--min-requests", type=int, help="Candidate requests at a step before it is left (200).")
+@click.option("--max-requests", type=int, help="Candidate requests after which it is inconclusive (20000).")
+@output.json_option
+def start(
+    service: str, release: str, steps: str, metrics: tuple[str, ...], as_json: bool, **given: float | int | None
+) -> None:
+    """Put RELEASE (8 digits are enough) on trial for SERVICE."""
+    from ondol.base import errors, hashing
+    from ondol.records import codec
+    from ondol.records.rollout import JudgePolicy
+    from ondol.rollout import controller
+
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if metrics:
+        chosen["metrics"] = list(metrics)
+    if steps:
+        try:
+            chosen["steps"] = [float(part) for part in steps.split(",")]
+        except ValueError as error:
+            raise errors.UsageError(f"--steps {steps!r} is not a list of percentages", way_out="10,50,100") from error
+    policy = codec.typed({**codec.plain(JudgePolicy()), **chosen}, JudgePolicy)
+    with context.open_store() as store:
+        rollout = controller.start(store, service, release, policy)
+    said = (
+        f"{service}: {hashing.short(rollout.candidate)} gets {rollout.policy.steps[rollout.step]:g} %  ({rollout.id})"
+    )
+    output.emit(codec.plain(rollout), as_json, lambda: print(said))
+
+
+def _by_hand(action: str, service: str, reason: str, as_json: bool) -> None:
+    from ondol.base import hashing
+    from ondol.records import codec
+    from ondol.rollout import controller
+
+    with context.open_store() as store:
+        decision = (controller.promote if action == "promote" else controller.abort)(store, service, reason)
+    serving = hashing.short(decision.evidence["route"]["stable"])
+    output.emit(
+        codec.plain(decision),
+        as_json,
+        lambda: print(f"{service}: {decision.verdict}, {serving} serves  ({decision.id})"),
+    )
+
+
+@group.command("promote", epilog="\b\nExamples:\n  ondol rollout promote delay --reason 'checked by hand'")
+@click.argument("service")
+@click.option("--reason", default="promoted by hand", help="Kept with the decision.")
+@output.json_option
+def promote(service: str, reason: str, as_json: bool) -> None:
+    """Make SERVICE's candidate serve everybody now, whatever the judge thinks so far."""
+    _by_hand("promote", service, reason, as_json)
+
+
+@group.command("abort", epilog="\b\nExamples:\n  ondol rollout abort delay --reason 'wrong training data'")
+@click.argument("service")
+@click.option("--reason", default="aborted by hand", help="Kept with the decision.")
+@output.json_option
+def abort(service: str, reason: str, as_json: bool) -> None:
+    """Take SERVICE's candidate out; stable goes on serving everybody."""
+    _by_hand("abort", service, reason, as_json)
