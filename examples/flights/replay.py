@@ -87,7 +87,8 @@ def _pipeline() -> ModuleType:
     known = f"{__name__}.pipeline"
     if known not in sys.modules:
         spec = importlib.util.spec_from_file_location(known, Path(__file__).with_name("pipeline.py"))
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         sys.modules[known] = module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     return sys.modules[known]
