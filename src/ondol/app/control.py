@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import uvicorn
@@ -25,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ondol.api.admin import routes as admin
 from ondol.api.admin.guard import Guard
+from ondol.api.admin.registry_routes import RegistryApi
 from ondol.api.mlflow.door import MlflowDoor, is_ours
 from ondol.app import listen
 from ondol.base.settings import Settings
@@ -51,7 +53,10 @@ class Control:
         routes: list[BaseRoute] = [
             Route("/readyz", self._readyz, methods=["GET"]),
             Route("/livez", self._livez, methods=["GET"]),
-            Mount("/api/ondol", routes=admin.AdminApi(self.store).routes()),
+            Mount(
+                "/api/ondol",
+                routes=[*admin.AdminApi(self.store).routes(), *RegistryApi(self.store, self.settings).routes()],
+            ),
         ]
         return routes
 
@@ -146,6 +151,9 @@ def main(settings: Settings) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     listening = listen.inherited_or_bound(settings.control, "--control")
+    settings = replace(settings, control=listen.address_of(listening))
+    if settings.api_key:
+        os.environ["MLFLOW_TRACKING_TOKEN"] = settings.api_key  # the registry asks MLflow through our own door
     with Store(settings.database) as store:
         config = uvicorn.Config(
             application(settings, store),

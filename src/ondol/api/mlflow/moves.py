@@ -51,13 +51,10 @@ async def recorded(store: Store, scope: Scope, receive: Receive, send: Send, app
     seq = await asyncio.to_thread(
         registry_events.begin, store, move.model, move.kind, move.name, move.before, move.after, actor(scope)
     )
-    status = 0
 
     async def watching(message: Message) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = message["status"]
-        elif not message.get("more_body"):  # the history is complete before the client can know of the move
+        if message["type"] == "http.response.start":  # the history is complete before the client knows of the move
+            status = int(message["status"])
             outcome = "done" if status < 400 else f"refused: {status}"
             await asyncio.to_thread(registry_events.finish, store, seq, outcome)
         await send(message)

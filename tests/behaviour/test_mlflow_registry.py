@@ -1,0 +1,153 @@
+"""The registry's adapter, its light client, and the audit history of stage and alias moves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import joblib
+import pytest
+from sklearn.linear_model import LogisticRegression
+from tests.conftest import ControlProcess
+
+from ondol.base import errors, hashing
+from ondol.records.pipeline import Artifact, PipelineRun, TaskRun
+from ondol.records.release import ModelManifest, Release
+from ondol.records.rollout import Route
+from ondol.registry import agreement
+from ondol.registry.client import RegistryClient
+from ondol.registry.models import ModelVersion, RegisteredModel
+from ondol.store import registry_events, releases, runs
+
+EXAMPLE = [{"a": 0.5, "b": 1}, {"a": 1.5, "b": 0}]
+
+
+@pytest.fixture
+def registry(control: ControlProcess) -> Iterator[RegistryClient]:
+    client = RegistryClient(control.url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    """A joblib file with a fitted model, different in every test."""
+    value = uuid.uuid4().int % 1000 / 1000
+    model = LogisticRegression().fit([[0.0, value], [1.0, 1.0], [2.0, 0.5], [3.0, 1.5]], [0, 0, 1, 1])
+    joblib.dump(model, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def new_name() -> str:
+    return f"model-{uuid.uuid4().hex[:8]}"
+
+
+def test_registering_twice_gives_one_version(registry: RegistryClient, model_file: Path) -> None:
+    name = new_name()
+    first = registry.register(name, model_file, tags={"team": "delays"}, example=EXAMPLE)
+    again = registry.register(name, model_file, aliases=["champion"])
+    assert first == again
+    assert (first.version, first.digest) == ("1", hashing.of_tree(model_file))
+    assert (Path(first.source_path) / "MLmodel").is_file()
+    found = next(model for model in registry.models() if model.name == name)
+    assert found == RegisteredModel(name, (first,), {"champion": "1"})
+
+
+@pytest.mark.slow
+def test_mlflow_loads_what_was_registered(control: ControlProcess, registry: RegistryClient, model_file: Path) -> None:
+    name = new_name()
+    registry.register(name, model_file, aliases=["champion"], example=EXAMPLE)
+    script = (
+        "import mlflow, joblib, pandas as pd\n"
+        f"frame = pd.DataFrame({EXAMPLE!r})\n"
+        f"loaded = mlflow.pyfunc.load_model('models:/{name}@champion')\n"
+        f"assert (loaded.predict(frame) == joblib.load({str(model_file)!r}).predict(frame.to_numpy())).all()\n"
+        "assert [c.name for c in loaded.metadata.signature.inputs] == ['a', 'b']\n"
+        f"assert type(mlflow.sklearn.load_model('models:/{name}/1')).__name__ == 'LogisticRegression'\n"
+    )
+    environment = {"MLFLOW_TRACKING_URI": control.url, "PATH": "/usr/bin:/bin", "HOME": str(model_file.parent)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_file_that_is_no_model_is_refused_and_leaves_no_version(registry: RegistryClient, tmp_path: Path) -> None:
+    (tmp_path / "model.pkl").write_bytes(b"not a pickle")
+    name = new_name()
+    with pytest.raises(errors.InputError) as caught:
+        registry.register(name, tmp_path / "model.pkl")
+    assert caught.value.code == "INP-082"
+    with pytest.raises(errors.InputError, match="no model at"):
+        registry.register(name, tmp_path / "nowhere")
+    assert [model.versions for model in registry.models() if model.name == name] in ([], [()])
+
+
+def test_alias_and_stage_moves_are_kept(control: ControlProcess, registry: RegistryClient, model_file: Path) -> None:
+    name = new_name()
+    registry.register(name, model_file)
+    registry.set_alias(name, "champion", "1")
+    registry.set_alias(name, "champion", "")
+    stage = {"name": name, "version": "1", "stage": "Production", "archive_existing_versions": False}
+    url = f"{control.url}/api/2.0/mlflow/model-versions/transition-stage"
+    httpx.post(url, json=stage, auth=("kim", "secret")).raise_for_status()
+    refused = httpx.post(url, json={**stage, "stage": "Nonsense"}, auth=("kim", "secret"))
+    assert refused.status_code == 400
+    kept = registry_events.every(control.store, name)
+    moves = [(one.kind, one.name, one.before_value, one.after_value, one.outcome) for one in reversed(kept)]
+    assert moves == [
+        ("alias", "champion", "", "1", "done"),
+        ("alias", "champion", "1", "", "done"),
+        ("stage", "1", "None", "Production", "done"),
+        ("stage", "1", "Production", "Nonsense", "refused: 400"),
+    ]
+    assert kept[0].actor == "kim from 127.0.0.1"
+    shown = httpx.get(f"{control.url}/api/ondol/registry/events", params={"model": name}).json()
+    assert [one["seq"] for one in shown] == [one.seq for one in kept]
+
+
+def test_pipeline_runs_are_mirrored_once(control: ControlProcess, registry: RegistryClient) -> None:
+    name = f"pipeline-{uuid.uuid4().hex[:8]}"
+    digest = "sha256:" + "a" * 64
+    tasks = (
+        TaskRun("load", "succeeded", {"table": Artifact("table", "system.Dataset", "file:///t", "/t", digest)}),
+        TaskRun("test", "succeeded", {"m": Artifact("m", "system.Metrics", "", "", "", {"auc": 0.75, "note": "x"})}),
+        TaskRun("test-2", "succeeded", {"m": Artifact("m", "system.Metrics", "", "", "", {"auc": float("nan")})}),
+    )
+    run = PipelineRun(f"run-{uuid.uuid4().hex}", name, "succeeded", {"trees": 10}, tasks, 1000.0, 1003.0, "p.py", "d")
+    runs.put(control.store, run)
+    for task in tasks:
+        runs.put_task(control.store, run.id, task)
+    registry.mirror()
+    mirrored = runs.get(control.store, run.id).mlflow_run
+    assert mirrored
+    # As after a crash between MLflow's commit and ours: the same run is found again and nothing is doubled.
+    runs.set_mlflow_run(control.store, run.id, "")
+    registry.mirror()
+    assert runs.get(control.store, run.id).mlflow_run == mirrored
+    rest = f"{control.url}/api/2.0/mlflow"
+    found = httpx.get(f"{rest}/runs/get", params={"run_id": mirrored}).json()["run"]
+    assert found["info"]["status"] == "FINISHED"
+    assert found["data"]["params"] == [{"key": "trees", "value": "10"}]
+    assert {one["key"]: one["value"] for one in found["data"]["metrics"]} == {"test/auc": 0.75, "test-2/auc": "NaN"}
+    assert [one["dataset"]["name"] for one in found["inputs"]["dataset_inputs"]] == ["load.table"]
+    history = {"run_id": mirrored, "metric_key": "test/auc"}
+    assert len(httpx.get(f"{rest}/metrics/get-history", params=history).json()["metrics"]) == 1
+
+
+def test_disagreement_between_alias_and_route() -> None:
+    version = ModelVersion("delay", "2", "", "", "")
+    manifest = ModelManifest("sha256:1", "models:/delay/1", model="delay", version="1")
+    digest = releases.digest_of("delay", "model", manifest)
+    release = Release(digest, "delay", "model", {"model": "delay", "version": "1"}, 0.0)
+    route = Route("delay", "model", digest)
+    model = RegisteredModel("delay", (version,), {"champion": "2"})
+    found = agreement.disagreements([route], {digest: release}, [model])
+    assert [(one.says, one.version, one.served) for one in found] == [("alias champion", "2", "1")]
+    agreed = replace(model, aliases={"champion": "1", "challenger": "2"})
+    assert agreement.disagreements([route], {digest: release}, [agreed]) == []
