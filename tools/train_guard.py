@@ -1,0 +1,187 @@
+"""Train the injection classifier and write its weights and model card into the package.
+
+Usage: python tools/train_guard.py DATA_FOLDER   (the folder with slabs_promptinj_train.jsonl and the others)
+
+Fitted on the files marked *train* and on the train families of `evals/guard_ko.jsonl`; thresholds are set at 1 % false
+alarms on held-back benign rows; nothing else is read. `bench/guard.py` measures on the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+from ondol.guardrails import features, injection, normalize  # noqa: E402
+
+WEIGHTS = ROOT / "src/ondol/guardrails/weights"
+SEED = 20261123
+FALSE_ALARMS = 0.01
+CONCEPT_SCALE = 0.35  # concepts are few and dense; at full size they would carry all the weight
+
+Row = tuple[str, int, float]
+"""Text, 1 for attack, weight."""
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def english(folder: Path) -> tuple[list[Row], list[Row]]:
+    """Return (train, validation) rows: every tenth text of neuralchemy and all of S-Labs' validation are held back."""
+    train: list[Row] = []
+    held: list[Row] = []
+    seen: dict[str, int] = {}
+    for name in ("slabs_promptinj_train", "slabs_promptinj_validation", "neuralchemy_promptinj_train"):
+        for index, row in enumerate(read(folder / f"{name}.jsonl")):
+            plain = normalize.plain(row["text"])
+            if not plain or plain in seen:
+                continue
+            seen[plain] = 1
+            item = (row["text"], int(row["label"] == "injection"), 1.0)
+            is_held = name.endswith("validation") or (name.startswith("neural") and index % 10 == 0)
+            (held if is_held else train).append(item)
+    return train, held
+
+
+def korean(path: Path) -> tuple[list[Row], list[Row]]:
+    """Return (train, validation) rows of our own set; the families marked heldout are not read at all."""
+    train: list[Row] = []
+    held: list[Row] = []
+    for index, row in enumerate(row for row in read(path) if row["split"] == "train"):
+        item = (row["text"], int(row["label"] == "attack"), 3.0)
+        (held if index % 8 == 0 else train).append(item)
+    return train, held
+
+
+def prose() -> list[str]:
+    """Long harmless English: the Python language reference that comes with the interpreter, in pieces of a page."""
+    from pydoc_data import topics
+
+    pieces = []
+    for text in topics.topics.values():
+        flat = " ".join(text.split())
+        pieces += [flat[start : start + 1200] for start in range(0, len(flat), 1200)]
+    return [piece for piece in pieces if len(piece) > 500]
+
+
+def documents(benign: list[str], attacks: list[str], prose_texts: list[str], rng: random.Random) -> list[Row]:
+    """Long texts: benign rows joined (harmless), attacks put into prose as a window would see them (attack)."""
+    made: list[Row] = []
+    made += [(" ".join(rng.sample(benign, rng.randint(3, 8)))[:900], 0, 1.0) for _ in range(1200)]
+    for attack in rng.sample(attacks, min(1500, len(attacks))):
+        host = rng.choice(prose_texts) if rng.random() < 0.5 else " ".join(rng.sample(benign, 3))
+        start = rng.randrange(max(1, len(host) - 160))
+        cut = attack[:200]
+        made.append((f"{host[start : start + rng.randint(20, 120)]} {cut} {host[start + 120 : start + 160]}", 1, 0.7))
+    made += [(text[start : start + 280], 0, 0.5) for text in prose_texts for start in (0, 400)]
+    return made
+
+
+def disguises(rows: list[Row], rng: random.Random) -> list[Row]:
+    """A few rows in capitals, with a greeting or without punctuation: habits that must not decide."""
+    openings = ["안녕하세요. ", "Hi! ", "Hello, ", "저기요 ", "질문 있어요. ", "Please ", "Quick question: ", "혹시 "]
+    made = []
+    for text, label, weight in rng.sample(rows, len(rows) // 4):
+        changed = rng.choice([text.upper(), rng.choice(openings) + text, text.rstrip(".?! "), text + " 감사합니다."])
+        made.append((changed, label, weight * 0.5))
+    return made
+
+
+def matrix(texts: list[str]) -> Any:
+    """Return the sparse feature matrix: hashed features over sqrt(count), then scaled concepts."""
+    from scipy import sparse
+
+    columns, values, rows = [], [], []
+    for number, text in enumerate(texts):
+        found = features.extract(normalize.plain(text))
+        size = 1 / np.sqrt(max(1, len(found.index)))
+        concepts = np.array(features.concept_features(found.hits), dtype=np.int64) + features.SIZE
+        columns += [found.index, concepts]
+        values += [np.full(len(found.index), size), np.full(len(concepts), CONCEPT_SCALE)]
+        rows.append(np.full(len(found.index) + len(concepts), number))
+    shape = (len(texts), features.SIZE + features.concept_count())
+    data = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
+    return sparse.csr_matrix(data, shape=shape)
+
+
+def fit(rows: list[Row], strength: float) -> tuple[NDArray[np.float64], float]:
+    """Fit a logistic regression and return its coefficients and bias."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=strength, solver="lbfgs", max_iter=300, tol=1e-3)
+    x = matrix([text for text, _, _ in rows])
+    labels = np.array([label for _, label, _ in rows])
+    weights = np.array([weight for _, _, weight in rows])
+    weights[labels == 1] *= weights[labels == 0].sum() / weights[labels == 1].sum()
+    model.fit(x, labels, sample_weight=weights)
+    return np.asarray(model.coef_[0]), float(model.intercept_[0])
+
+
+def write(coefficients: NDArray[np.float64], bias: float, card: dict[str, Any]) -> None:
+    """Write weights as signed bytes with one scale, and the card beside them."""
+    hashed = coefficients[: features.SIZE]
+    scale = float(np.quantile(np.abs(hashed), 0.9999)) / 127
+    quantised = np.clip(np.round(hashed / scale), -127, 127).astype(np.int8)
+    concepts = [round(float(value) * CONCEPT_SCALE, 4) for value in coefficients[features.SIZE :]]
+    WEIGHTS.mkdir(parents=True, exist_ok=True)
+    (WEIGHTS / "injection.bin").write_bytes(quantised.tobytes())
+    body = {**card, "scale": scale, "bias": bias, "concepts": concepts}
+    (WEIGHTS / "injection.json").write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    injection.load.cache_clear()
+
+
+def threshold(benign: list[str]) -> float:
+    """Return the score that at most 1 % of the benign texts reach."""
+    if not benign:
+        return 0.5
+    scores = sorted(injection.score(normalize.plain(text))[0] for text in benign)
+    return round(min(0.995, scores[int(len(scores) * (1 - FALSE_ALARMS))] + 0.001), 4)
+
+
+def main(folder: Path, strength: float = 30.0) -> None:
+    rng = random.Random(SEED)
+    en_train, en_held = english(folder)
+    ko_train, ko_held = korean(ROOT / "evals/guard_ko.jsonl")
+    pages = prose()
+    rng.shuffle(pages)
+    page_train, page_held = pages[: len(pages) // 2], pages[len(pages) // 2 :]
+    base = en_train + ko_train
+    benign = [text for text, label, _ in base if not label and len(text) < 300]
+    attacks = [text for text, label, _ in base if label]
+    rows = base + disguises(base, rng) + documents(benign, attacks, page_train, rng)
+    coefficients, bias = fit(rows, strength)
+    card: dict[str, Any] = {
+        "model": "linear, hashed character 2-5-grams, words, word pairs and concepts",
+        "trained_on": {
+            "S-Labs/prompt-injection-dataset train (MIT)": "English",
+            "neuralchemy/Prompt-injection-dataset train (Apache-2.0)": "English and others",
+            "evals/guard_ko.jsonl, train families (ours)": "Korean",
+            "Python language reference (PSF)": "harmless English prose",
+        },
+        "thresholds_from": "1 % false alarms on held-back benign rows of the same sources, per language, the highest",
+        "rows": len(rows),
+        "thresholds": {"injection": 0.5, "injection_document": 0.5},
+    }
+    write(coefficients, bias, card)
+    english_benign = [text for text, label, _ in en_held if not label and len(text) < injection.LONG]
+    korean_benign = [text for text, label, _ in ko_held if not label]
+    long_benign = page_held + [" ".join(rng.sample(benign, 12))[:1500] for _ in range(400)]
+    per_language = {"en": threshold(english_benign), "ko": threshold(korean_benign)}
+    card["thresholds"] = {"injection": max(per_language.values()), "injection_document": threshold(long_benign)}
+    card["thresholds_by_language"] = per_language
+    write(coefficients, bias, card)
+    print(json.dumps({"rows": len(rows), "bias": bias, **card["thresholds"], **per_language}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *(float(value) for value in sys.argv[2:3]))
