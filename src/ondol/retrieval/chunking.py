@@ -52,9 +52,9 @@ def cut(document: Document, options: ChunkOptions) -> list[Chunk]:
     """Cut a document into chunks of about `options.tokens` tokens; a section starts a new chunk."""
     chunks: list[Chunk] = []
     seen: Counter[str] = Counter()
-    for section in markup.sections(document.text):
-        pieces = _pieces(document.text, section.start, section.end, options.tokens)
-        title = _title(document.title, section.headings)
+    for headings, first, last in _parts(document):
+        pieces = _pieces(document.text, first, last, options.tokens)
+        title = _title(document.title, headings)
         for start, end in _pack(document.text, pieces, options):
             body = document.text[start:end]
             identity = f"{document.path}\x00{title}\x00{body}"
@@ -63,6 +63,16 @@ def cut(document: Document, options: ChunkOptions) -> list[Chunk]:
             page = bisect.bisect_right(document.pages, start)
             chunks.append(Chunk(name, document.path, title, body, start, end, page))
     return chunks
+
+
+def _parts(document: Document) -> list[tuple[tuple[str, ...], int, int]]:
+    """Return what no chunk crosses: sections, and in a PDF pages, so that a citation names the right page."""
+    parts: list[tuple[tuple[str, ...], int, int]] = []
+    for section in markup.sections(document.text):
+        inside = [page for page in document.pages if section.start < page < section.end]
+        borders = [section.start, *inside, section.end]
+        parts.extend((section.headings, first, last) for first, last in itertools.pairwise(borders))
+    return parts
 
 
 def _title(title: str, headings: tuple[str, ...]) -> str:

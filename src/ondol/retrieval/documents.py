@@ -148,6 +148,7 @@ def read(source: Source) -> Document:
     title = str(metadata.get("title") or markup.first_heading(content) or source.path.stem)
     metadata = {
         **metadata,
+        "title": title,
         "path": source.name,
         "folder": source.name.rpartition("/")[0],
         "type": suffix.removeprefix("."),
