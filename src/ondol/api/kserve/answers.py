@@ -1,0 +1,78 @@
+"""Answers in general: how an error becomes a status and a body, and the headers every answer carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from ondol.base import errors
+
+Headers = list[tuple[bytes, bytes]]
+Reply = Callable[[int, bytes, Headers], None]
+
+JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""Triton's default limit as well."""
+
+_STATUS = {
+    "INP-208": 413,
+    "INP-209": 415,
+    "REF-020": 429,
+    "STA-020": 504,
+    "STA-021": 503,
+    "STA-022": 503,
+    "USE-020": 405,
+}
+_encode = msgspec.json.Encoder().encode
+
+
+def status_of(error: errors.OndolError) -> int:
+    """Return the HTTP status of an error."""
+    return _STATUS.get(error.code, error.http_status)
+
+
+def body_of(error: errors.OndolError) -> bytes:
+    """Return an error's body: KServe's `error`, and ours beside it."""
+    return _encode({"error": error.message, "field": error.where, "way_out": error.way_out, "code": error.code})
+
+
+def refuse(reply: Reply, error: errors.OndolError, headers: Headers | None = None) -> int:
+    """Answer with an error and return its status."""
+    status = status_of(error)
+    extra = [(b"retry-after", b"1")] if status in (429, 503) else []
+    reply(status, body_of(error), [JSON, *extra, *(headers or [])])
+    return status
+
+
+def content_type_is_json(headers: dict[bytes, bytes]) -> bool:
+    """Return whether the body is declared as JSON, or not declared at all."""
+    value = headers.get(b"content-type")
+    return value is None or value.partition(b";")[0].strip().lower() == b"application/json"
+
+
+def check_body(headers: dict[bytes, bytes], body: bytes) -> None:
+    """Check what can be known without reading the body.
+
+    :raises InputError: INP-209 for a body that is not declared as JSON, INP-208 for one that is too big.
+    """
+    if not content_type_is_json(headers):
+        found = headers[b"content-type"].decode("latin-1")
+        raise errors.InputError(
+            f"content type {found!r} is not served",
+            where="Content-Type",
+            way_out="Send JSON with Content-Type: application/json.",
+            code="INP-209",
+        )
+    if len(body) > MAX_BODY_BYTES:
+        raise too_big()
+
+
+def too_big() -> errors.InputError:
+    """Return the error for a body over the limit."""
+    return errors.InputError(
+        f"the body is larger than {MAX_BODY_BYTES // (1024 * 1024)} MB",
+        where="$",
+        way_out="Send the rows in several requests.",
+        code="INP-208",
+    )

@@ -1,0 +1,271 @@
+"""One inference request from the parsed body to its answer: arms, prediction, timeout, observation.
+
+Must not know whether it is V1 or V2: the protocol gives the rows and a function that writes the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from ondol.api.kserve import answers
+from ondol.api.kserve.answers import Headers, Reply
+from ondol.base import errors
+from ondol.records.rollout import Arm, Observation
+from ondol.rollout import split
+from ondol.serving.batching import Job
+from ondol.serving.metrics import Metrics
+from ondol.serving.models import Model, Serving
+from ondol.serving.request_log import RequestLog
+
+log = logging.getLogger("ondol.serving")
+
+Write = Callable[[list[Any], Model], bytes]
+_encode = msgspec.json.Encoder().encode
+MAX_FEATURES_CHARS = 262_144
+"""Requests with more JSON than this are logged without their features."""
+
+ANONYMOUS_PER_SECOND = 500
+"""Requests per second and service that are logged though they carry no id of the caller's and no trial is on."""
+
+
+class Context:
+    """What all exchanges of one data plane share."""
+
+    def __init__(self, request_log: RequestLog, metrics: Metrics) -> None:
+        self.request_log = request_log
+        self.metrics = metrics
+        self.sampled_out = 0
+        self._second = 0
+        self._kept: dict[str, int] = {}
+
+    def keeps(self, service: str, now: float) -> bool:
+        """Say whether one more anonymous request is logged this second."""
+        if int(now) != self._second:
+            self._second = int(now)
+            self._kept.clear()
+        kept = self._kept.get(service, 0)
+        if kept >= ANONYMOUS_PER_SECOND:
+            self.sampled_out += 1
+            return False
+        self._kept[service] = kept + 1
+        return True
+
+
+class Part:
+    """The rows of a request that one arm answers."""
+
+    __slots__ = ("arm", "error", "indices", "model", "predictions")
+
+    def __init__(self, arm: Arm, model: Model, indices: list[int] | None) -> None:
+        self.arm: Arm = arm
+        self.model = model
+        self.indices = indices
+        self.predictions: list[Any] = []
+        self.error: Exception | None = None
+
+
+class Exchange:
+    """State of one request between `start` and its answer.
+
+    :param ids: one id for the whole request, or one per row (`per_row`).
+    :param unit: the sticky unit; with `per_row` every row's id is its unit.
+    """
+
+    __slots__ = (
+        "_context", "_features", "_finished", "_parts", "_pending", "_protocol", "_reply", "_rows", "_timer", "_write",
+        "explicit", "ids", "per_row", "serving", "started", "unit",
+    )  # fmt: skip
+
+    def __init__(
+        self, context: Context, serving: Serving, protocol: str, started: float, ids: list[str], unit: str,
+        *, per_row: bool, explicit: bool, write: Write, reply: Reply,
+    ) -> None:  # fmt: skip
+        self._context = context
+        self.serving = serving
+        self._protocol = protocol
+        self.started = started
+        self.ids = ids
+        self.unit = unit
+        self.per_row = per_row
+        self.explicit = explicit
+        self._write = write
+        self._reply = reply
+        self._timer: asyncio.TimerHandle | None = None
+        self._finished = False
+        self._parts: list[Part] = []
+        self._pending = 0
+        self._rows: list[list[Any]] = []
+        self._features = ""
+
+    def start(self, rows: list[list[Any]], features: str, probabilities: bool) -> None:
+        """Send the rows to their arms. The answer comes later, through `reply`.
+
+        :raises RefusedError: REF-020 when the queue is full; then nothing was begun.
+        """
+        serving = self.serving
+        self._rows, self._features = rows, features
+        self._parts = self._assign(len(rows))
+        self._pending = len(self._parts)
+        deadline = time.monotonic() + serving.options.timeout_seconds
+        soon = True
+        for number, part in enumerate(self._parts):
+            mine = rows if part.indices is None else [rows[index] for index in part.indices]
+            job = Job(mine, probabilities, deadline, self._done_with(part))
+            try:
+                soon = part.model.batcher.submit(job) and soon
+            except errors.RefusedError:
+                if number == 0:
+                    raise
+                part.error = errors.RefusedError("too busy", way_out="Try again.", code="REF-020")
+                self._pending -= 1
+        flying = self._context.metrics.in_flight
+        flying[serving.route.service] = flying.get(serving.route.service, 0) + 1
+        if not soon:
+            self._timer = asyncio.get_running_loop().call_later(serving.options.timeout_seconds, self._expire)
+
+    def _assign(self, count: int) -> list[Part]:
+        serving, route = self.serving, self.serving.route
+        if not route.candidate:
+            return [Part("stable", serving.stable, None)]
+        if not self.per_row:
+            arm = split.assign(route, self.unit)
+            return [Part(arm, serving.model(arm), None)]
+        arms: dict[Arm, list[int]] = {"stable": [], "candidate": []}
+        for index in range(count):
+            arms[split.assign(route, self.ids[index])].append(index)
+        parts = [Part(arm, serving.model(arm), indices) for arm, indices in arms.items() if indices]
+        if len(parts) == 1:
+            parts[0].indices = None
+        return parts
+
+    def _done_with(self, part: Part) -> Callable[[list[Any] | None, Exception | None], None]:
+        def done(predictions: list[Any] | None, error: Exception | None) -> None:
+            part.predictions = predictions or []
+            part.error = error
+            self._pending -= 1
+            if not self._pending and not self._finished:
+                self._finish()
+
+        return done
+
+    def _expire(self) -> None:
+        if not self._finished:
+            for part in self._parts:
+                part.error = part.error or (None if part.predictions else TimeoutError())
+            self._finish()
+
+    def _finish(self) -> None:
+        self._finished = True
+        if self._timer is not None:
+            self._timer.cancel()
+        seconds = time.perf_counter() - self.started
+        failed = next((part for part in self._parts if part.error is not None), None)
+        if failed is None:
+            merged = self._merged()
+            try:
+                body = self._write(merged, self._parts[0].model)
+            except (TypeError, ValueError, OverflowError) as error:  # the model answered what JSON cannot say
+                self._parts[0].error, failed = error, self._parts[0]
+            else:
+                self._reply(200, body, self._headers())
+        if failed is not None and failed.error is not None:
+            answers.refuse(self._reply, self._public(failed.error), self._headers())
+        self._account(seconds, failed)
+
+    def _merged(self) -> list[Any]:
+        if len(self._parts) == 1:
+            return self._parts[0].predictions
+        merged: list[Any] = [None] * len(self._rows)
+        for part in self._parts:
+            for index, prediction in zip(part.indices or (), part.predictions, strict=True):
+                merged[index] = prediction
+        return merged
+
+    def _public(self, error: Exception) -> errors.OndolError:
+        """Return the error as the client may see it."""
+        if isinstance(error, errors.OndolError):
+            return error
+        if isinstance(error, TimeoutError):
+            limit = self.serving.options.timeout_seconds
+            return errors.StateError(f"no answer within {limit:g} s", way_out="Send fewer rows.", code="STA-020")
+        log.error("%s: the model failed: %s: %s", self.serving.route.service, type(error).__name__, error)
+        return errors.ComponentError(
+            f"the model failed: {type(error).__name__}: {error}", where=self.serving.route.service, code="RUN-020"
+        )
+
+    def _headers(self) -> Headers:
+        arms = ",".join(part.arm for part in self._parts)
+        releases = ",".join(part.model.digest for part in self._parts)
+        return [
+            answers.JSON,
+            (b"x-request-id", self.ids[0].encode("latin-1", "replace") if not self.per_row else b"per-row"),
+            (b"x-ondol-release", releases.encode()),
+            (b"x-ondol-arm", arms.encode()),
+            (b"x-ondol-route", b"%d" % self.serving.route.generation),
+        ]
+
+    def _account(self, seconds: float, failed: Part | None) -> None:
+        context, route = self._context, self.serving.route
+        context.metrics.in_flight[route.service] -= 1
+        for part in self._parts:
+            status = _status(part.error)
+            context.metrics.record(route.service, part.model.version, self._protocol, status, seconds)
+            if status == 429 or (status < 500 and failed is not None and part is failed):
+                continue
+            self._observe(part, status, seconds * 1000)
+
+    def _observe(self, part: Part, status: int, milliseconds: float) -> None:
+        context, route, now = self._context, self.serving.route, time.time()
+        if not (self.explicit or route.candidate or status >= 500 or context.keeps(route.service, now)):
+            return
+        if not self.per_row:
+            features = self._features if len(self._features) <= MAX_FEATURES_CHARS else ""
+            prediction = _encode(part.predictions).decode() if status == 200 else ""
+            context.request_log.append(
+                Observation(
+                    self.ids[0],
+                    now,
+                    route.service,
+                    part.model.digest,
+                    part.arm,
+                    self.unit,
+                    status,
+                    milliseconds,
+                    route.rollout,
+                    features,
+                    prediction,
+                )
+            )
+            return
+        indices: Sequence[int] = part.indices if part.indices is not None else range(len(self._rows))
+        for place, index in enumerate(indices):
+            prediction = _encode([part.predictions[place]]).decode() if status == 200 else ""
+            context.request_log.append(
+                Observation(
+                    self.ids[index],
+                    now,
+                    route.service,
+                    part.model.digest,
+                    part.arm,
+                    self.ids[index],
+                    status,
+                    milliseconds,
+                    route.rollout,
+                    _encode([self._rows[index]]).decode(),
+                    prediction,
+                )
+            )
+
+
+def _status(error: Exception | None) -> int:
+    if error is None:
+        return 200
+    if isinstance(error, TimeoutError):
+        return 504
+    return answers.status_of(error) if isinstance(error, errors.OndolError) else 500

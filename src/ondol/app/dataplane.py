@@ -1,0 +1,268 @@
+"""The data plane process: inference over HTTP, following the routes; control may come and go.
+
+`python -m ondol.app.dataplane` (settings from the environment, or `--home`, `--listen`). SIGTERM: not ready first, then
+what is under way is answered, the request log is written, exit 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvicorn
+
+from ondol.api.kserve import answers
+from ondol.api.kserve.door import KServeDoor
+from ondol.api.kserve.exchange import Context
+from ondol.app import listen
+from ondol.base import errors
+from ondol.base import settings as settings_module
+from ondol.base.settings import Settings
+from ondol.formats import inference_service
+from ondol.serving import models as models_module
+from ondol.serving.desired import RouteTable
+from ondol.serving.metrics import Metrics
+from ondol.serving.models import Models
+from ondol.serving.request_log import RequestLog
+from ondol.store import resources
+from ondol.store.blobs import Blobs
+from ondol.store.connection import Store
+
+log = logging.getLogger("ondol.dataplane")
+_encode = msgspec.json.Encoder().encode
+
+NOT_READY_SECONDS = 0.2
+"""How long it says "not ready" before it stops to accept: a prober must get the chance to see it."""
+
+DRAIN_SECONDS = 20
+_OPENAI = "ondol.api.openai.door"
+
+
+class DataPlane:
+    """The ASGI application and everything behind it."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self.store = store
+        self.settings = settings
+        self.routes = RouteTable(store)
+        self.request_log = RequestLog(store)
+        self.metrics = Metrics()
+        self.models = Models(store, Blobs(settings.blobs))
+        self.context = Context(self.request_log, self.metrics)
+        self.door = KServeDoor(self.models, self.context, store)
+        self.openai: Any = None
+        self._gauges()
+
+    async def start(self) -> None:
+        """Follow the routes, load what they name, write what is observed."""
+        self.request_log.start()
+        self.models.start(asyncio.get_running_loop())
+        self._read_options()
+        self.routes.on_commit(self._read_options)
+        await asyncio.to_thread(self.routes.start)
+        self.routes.subscribe(self.models.follow)
+        if importlib.util.find_spec("ondol.api.openai") and importlib.util.find_spec(_OPENAI):
+            door = importlib.import_module(_OPENAI).OpenAIDoor
+            self.openai = door(self.store, self.settings, self.routes, self.request_log)
+            await self.openai.start()
+
+    async def stop(self) -> None:
+        """Stop in the order that loses nothing: answers are out, then observations are written."""
+        if self.openai is not None:
+            await self.openai.stop()
+        await asyncio.to_thread(self.routes.stop)
+        await asyncio.to_thread(self.models.stop)
+        await asyncio.to_thread(self.request_log.stop)
+
+    def _read_options(self) -> None:
+        """Take the services' options from their manifests; called after commits, in the thread that follows them."""
+        found = {}
+        for resource in resources.every(self.store, inference_service.KIND):
+            service, _ = inference_service.read(resource.manifest)
+            if service is not None:
+                found[service.name] = models_module.options_of(service)
+        self.models.configure(found)
+
+    def _gauges(self) -> None:
+        gauge, context = self.metrics.gauge, self.context
+        gauge("ondol_queue_rows", "Rows queued or in a model.", self._queues)
+        gauge("ondol_observations_waiting", "Observations not written yet.", lambda: [((), self.request_log.waiting)])
+        gauge("ondol_observations_dropped_total", "Observations lost.", lambda: [((), self.request_log.dropped)])
+        gauge(
+            "ondol_observations_sampled_out_total",
+            "Anonymous requests not logged.",
+            lambda: [((), context.sampled_out)],
+        )
+
+    def _queues(self) -> list[tuple[tuple[tuple[str, str], ...], float]]:
+        return [
+            ((("service", name), ("release", model.version)), model.batcher.waiting_rows)
+            for name, serving in sorted(self.models.serving.items())
+            for model in (serving.stable, serving.candidate)
+            if model is not None
+        ]
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        path: str = scope["path"]
+        if path.startswith("/openai/v1") and self.openai is not None:
+            await self.openai(scope, receive, send)
+            return
+        await self._answer(scope, receive, send, path)
+
+    async def _answer(self, scope: Any, receive: Any, send: Any, path: str) -> None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[tuple[int, bytes, answers.Headers]] = loop.create_future()
+
+        def reply(status: int, body: bytes, headers: answers.Headers) -> None:
+            if not future.done():
+                future.set_result((status, body, headers))
+
+        try:
+            body = await _read(receive, dict(scope["headers"]))
+        except errors.OndolError as error:
+            answers.refuse(reply, error, [(b"connection", b"close")])
+        except ConnectionResetError:
+            return
+        else:
+            self.respond(scope["method"], path, dict(scope["headers"]), body, reply)
+        status, answer, headers = await future
+        headers = [*headers, (b"content-length", b"%d" % len(answer))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    def respond(self, method: str, path: str, headers: dict[bytes, bytes], body: bytes, reply: answers.Reply) -> None:
+        """Answer one whole request, now or later."""
+        if self.door.handle(method, path, headers, body, reply):
+            return
+        if path == "/readyz":
+            ready = self.models.settled and not self.door.draining
+            states = self.models.states()
+            reply(200 if ready else 503, _encode({"ready": ready, "services": states}), [answers.JSON])
+        elif path == "/livez":
+            reply(200, b'{"live":true}', [answers.JSON])
+        elif path == "/metrics":
+            reply(200, self.metrics.render().encode(), [(b"content-type", b"text/plain; version=0.0.4")])
+        else:
+            answers.refuse(
+                reply,
+                errors.NotFoundError(f"nothing is served at {path!r}", way_out="GET /v1/models", code="NOF-021"),
+            )
+
+    async def _lifespan(self, receive: Any, send: Any) -> None:
+        await receive()
+        await self.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _read(receive: Any, headers: dict[bytes, bytes]) -> bytes:
+    """Return the whole body.
+
+    :raises InputError: INP-208 as soon as it is known to be too big.
+    """
+    declared = headers.get(b"content-length", b"0")
+    if declared.isdigit() and int(declared) > answers.MAX_BODY_BYTES:
+        raise answers.too_big()
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] == "http.disconnect":
+        raise ConnectionResetError
+    if not message.get("more_body"):
+        return body
+    parts, size = [body], len(body)
+    while message.get("more_body"):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionResetError
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > answers.MAX_BODY_BYTES:
+            raise answers.too_big()
+    return b"".join(parts)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server that says "not ready" before it stops."""
+
+    def __init__(self, config: uvicorn.Config, plane: DataPlane) -> None:
+        super().__init__(config)
+        self._plane = plane
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Called by the signal: say so first, stop a moment later. A second signal stops at once."""
+        if self._plane.door.draining:
+            super().handle_exit(sig, frame)
+            return
+        self._plane.door.draining = True
+        log.info("draining")
+        threading.Timer(NOT_READY_SECONDS, self._stop).start()
+
+    def _stop(self) -> None:
+        self.should_exit = True  # looked at every tenth of a second
+
+
+def main(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if not settings.data.is_loopback and not settings.api_key:
+        raise errors.RefusedError(
+            f"refusing to listen on {str(settings.data)!r} without a key",
+            way_out="Set ONDOL_API_KEY, or listen on 127.0.0.1.",
+            code="REF-002",
+        )
+    listening = listen.inherited_or_bound(settings.data, "--data")
+    store = Store(settings.database)
+    plane = DataPlane(store, settings)
+    config = uvicorn.Config(
+        plane,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http="httptools",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        backlog=2048,
+    )
+    server = _Server(config, plane)
+    log.info("listening on %s", listen.address_of(listening))
+    server.run(sockets=[listening])
+    store.close()
+
+
+def _arguments(argv: list[str]) -> Settings:
+    parser = argparse.ArgumentParser(prog="python -m ondol.app.dataplane")
+    parser.add_argument("--home", help="folder with the state (default: as `ondol` finds it)")
+    parser.add_argument("--listen", help="HOST:PORT (default: 127.0.0.1:8080)")
+    chosen = parser.parse_args(argv)
+    if chosen.home:
+        os.environ["ONDOL_HOME"] = str(Path(chosen.home).resolve())
+    found = settings_module.load()
+    return replace(found, data=settings_module.parse_address(chosen.listen)) if chosen.listen else found
+
+
+if __name__ == "__main__":
+    try:
+        main(_arguments(sys.argv[1:]))
+    except errors.OndolError as error:
+        print(f"error[{error.code}]: {error.message}\n  {error.way_out}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,183 @@
+"""Micro-batching that never waits: a batch is what queued up while something else was being done.
+
+Cheap work runs on the event loop, once per turn of the loop, for all requests that arrived in that turn. Work that
+would hold the loop goes to the model's own thread; what arrives meanwhile is the next batch. No timer delays anybody.
+The queue is bounded by time: a request that could not be answered before its deadline is refused at the door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from ondol.base import errors
+from ondol.serving import describing
+from ondol.serving.engines.compiled import Choice
+from ondol.serving.inputs import InputSpec
+
+Rows = list[list[Any]]
+Done = Callable[[list[Any] | None, Exception | None], None]
+
+INLINE_ONE_ROW_US = 100.0
+"""A model slower than this for one row never runs on the event loop."""
+
+INLINE_BATCH_US = 1_000.0
+"""Longest a batch may hold the event loop."""
+
+MAX_BATCH_ROWS = 4_096
+
+
+class Job:
+    """Rows of one request on their way through a model."""
+
+    __slots__ = ("deadline", "done", "probabilities", "rows")
+
+    def __init__(self, rows: Rows, probabilities: bool, deadline: float, done: Done) -> None:
+        self.rows = rows
+        self.probabilities = probabilities
+        self.deadline = deadline
+        self.done = done
+
+
+class Batcher:
+    """The one queue in front of a model's engine. All methods but `_compute` run on the event loop.
+
+    :param most_waiting_rows: bound of the queue, whatever the deadlines say.
+    """
+
+    def __init__(self, choice: Choice, spec: InputSpec, most_waiting_rows: int = 100_000) -> None:
+        self._choice = choice
+        self._spec = spec
+        self._inline = choice.one_row_us and choice.one_row_us < INLINE_ONE_ROW_US
+        self._most = most_waiting_rows
+        self._turn: list[Job] = []
+        self._queue: deque[Job] = deque()
+        self._pool: ThreadPoolExecutor | None = None
+        self._busy = False
+        self._closing = False
+        self._row_seconds = max(choice.estimate_us(32) / 32, 1.0) * 1e-6  # kept up to date by what is measured
+        self.most_jobs = 0
+        """Requests at once in the model (KServe's containerConcurrency); 0: no limit."""
+
+        self.waiting_rows = 0
+        """Rows that are queued or being computed."""
+
+    def expected_wait(self) -> float:
+        """Return the seconds a request that comes now would wait for the rows before it."""
+        return self.waiting_rows * self._row_seconds
+
+    def submit(self, job: Job) -> bool:
+        """Take a job; `job.done(predictions, error)` is called on the event loop, never before this returns.
+
+        Returns whether it will be computed in this turn of the loop, so that no timeout is needed.
+
+        :raises RefusedError: REF-020 when the queue is full or the deadline cannot be met.
+        """
+        count = len(job.rows)
+        wait = self.waiting_rows * self._row_seconds
+        if self.waiting_rows and (self.waiting_rows + count > self._most or time.monotonic() + wait > job.deadline):
+            raise errors.RefusedError(
+                f"too busy: {self.waiting_rows} rows are waiting",
+                way_out=f"Try again in {max(1, round(wait))} s.",
+                code="REF-020",
+            )
+        self.waiting_rows += count
+        if self._inline and self._choice.estimate_us(count) < INLINE_BATCH_US:
+            self._turn.append(job)
+            if len(self._turn) == 1:
+                asyncio.get_running_loop().call_soon(self._run_turn)
+            return True
+        self._queue.append(job)
+        if not self._busy:
+            self._next()
+        return False
+
+    def close(self) -> None:
+        """Let the thread go once its work is done; a late job would start another."""
+        self._closing = True
+        if self._pool is not None and not self._busy:
+            self._pool.shutdown(wait=False)
+            self._pool = None
+
+    def _run_turn(self) -> None:
+        jobs, self._turn = self._turn, []
+        while jobs:
+            part: list[Job] = []
+            rows = 0
+            while jobs and (not part or self._choice.estimate_us(rows + len(jobs[0].rows)) < INLINE_BATCH_US):
+                rows += len(jobs[0].rows)
+                part.append(jobs.pop(0))
+            self._deliver(part, self._compute(part))
+
+    def _next(self) -> None:
+        """Start the next batch in the thread: everything that queued up, up to a size."""
+        jobs: list[Job] = []
+        rows, now, most = 0, time.monotonic(), self.most_jobs or MAX_BATCH_ROWS
+        while self._queue and len(jobs) < most and (not jobs or rows + len(self._queue[0].rows) <= MAX_BATCH_ROWS):
+            job = self._queue.popleft()
+            if job.deadline < now:  # nobody waits for it any more
+                self.waiting_rows -= len(job.rows)
+                job.done(None, TimeoutError())
+                continue
+            rows += len(job.rows)
+            jobs.append(job)
+        if not jobs:
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "ondol-model")
+        self._busy = True
+        loop = asyncio.get_running_loop()
+        started = time.perf_counter()
+        future = loop.run_in_executor(self._pool, self._compute, jobs)
+        future.add_done_callback(lambda done: self._finished(jobs, rows, started, done))
+
+    def _finished(self, jobs: list[Job], rows: int, started: float, future: asyncio.Future[Any]) -> None:
+        self._busy = False
+        spent = (time.perf_counter() - started) / rows
+        self._row_seconds += 0.2 * (spent - self._row_seconds)
+        self._deliver(jobs, future.result())
+        if self._queue:
+            self._next()
+        elif self._closing:
+            self.close()
+
+    def _deliver(self, jobs: list[Job], results: list[tuple[list[Any] | None, Exception | None]]) -> None:
+        for job, (predictions, error) in zip(jobs, results, strict=True):
+            self.waiting_rows -= len(job.rows)
+            job.done(predictions, error)
+
+    def _compute(self, jobs: list[Job]) -> list[tuple[list[Any] | None, Exception | None]]:
+        """Return every job's predictions; when a batch fails, each job is tried alone, so that one cannot harm all."""
+        if len({job.probabilities for job in jobs}) == 1:
+            try:
+                return self._together(jobs)
+            except Exception as error:  # noqa: BLE001 - whatever a model raises is an answer to its request
+                if len(jobs) == 1:
+                    return [(None, error)]
+        return [result for job in jobs for result in self._compute([job])]
+
+    def _together(self, jobs: list[Job]) -> list[tuple[list[Any] | None, Exception | None]]:
+        rows = jobs[0].rows if len(jobs) == 1 else [row for job in jobs for row in job.rows]
+        matrix = describing.as_rows(rows, self._spec)
+        engine = self._choice.engine
+        found = engine.predict_proba(matrix) if jobs[0].probabilities else engine.predict(matrix)
+        if len(found) != len(rows):
+            raise ValueError(f"the model answered {len(found)} rows to {len(rows)}")
+        if found.dtype.kind == "f" and not np.isfinite(found).all():
+            raise ValueError("the model answered a number that is not finite")
+        answers = found.tolist()
+        if len(jobs) == 1:
+            return [(answers, None)]
+        parts: list[tuple[list[Any] | None, Exception | None]] = []
+        start = 0
+        for job in jobs:
+            stop = start + len(job.rows)
+            parts.append((answers[start:stop], None))
+            start = stop
+        return parts

@@ -1,0 +1,174 @@
+"""What a fitted model takes and answers, read from the model, its MLflow signature, and by trying it.
+
+Must not serve anything.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ondol.serving.inputs import FLOAT32_MAX, InputSpec, Json, Kind
+from ondol.serving.loading import Artifact
+
+_TREES = ("RandomForest", "ExtraTree", "DecisionTree", "GradientBoosting")  # prefixes of class names
+_NUMBER_TYPES = ("double", "float", "long", "integer", "boolean")
+
+
+def describe(artifact: Artifact) -> InputSpec:
+    """Return the input columns of a loaded model."""
+    model = artifact.model
+    names = _names(artifact)
+    count = len(names) or int(getattr(model, "n_features_in_", 0) or 0)
+    kinds = _kinds(artifact, count, names)
+    frame = (artifact.flavour != "sklearn" and bool(names)) or any(kind != "number" for kind in kinds)
+    frame = frame or (bool(names) and _picks_columns_by_name(model))
+    nulls = _nulls(artifact, count, names, kinds, frame)
+    limit = FLOAT32_MAX if _works_in_float32(model) else InputSpec(0).limit
+    return InputSpec(count, names, kinds, nulls, frame, limit, _outputs(model))
+
+
+def _names(artifact: Artifact) -> tuple[str, ...]:
+    named = [str(column["name"]) for column in artifact.signature if "name" in column]
+    own = [str(name) for name in getattr(artifact.model, "feature_names_in_", ())]
+    return tuple(own or named)
+
+
+def _last(model: Any) -> Any:
+    return model.steps[-1][1] if type(model).__name__ == "Pipeline" else model
+
+
+def _works_in_float32(model: Any) -> bool:
+    name = type(_last(model)).__name__
+    return name.startswith(_TREES)
+
+
+def _column_transformers(model: Any) -> list[Any]:
+    if type(model).__name__ == "Pipeline":
+        return [found for _, step in model.steps for found in _column_transformers(step)]
+    return [model] if type(model).__name__ == "ColumnTransformer" else []
+
+
+def _picks_columns_by_name(model: Any) -> bool:
+    for transformer in _column_transformers(model):
+        for _, _, columns in transformer.transformers_:
+            if isinstance(columns, str) or (isinstance(columns, (list, np.ndarray)) and _has_text(columns)):
+                return True
+    return False
+
+
+def _has_text(columns: Any) -> bool:
+    return any(isinstance(column, str) for column in columns)
+
+
+def _kinds(artifact: Artifact, count: int, names: tuple[str, ...]) -> tuple[Kind, ...]:
+    """Return the columns' kinds: by the signature, by the encoders' categories, else numbers."""
+    kinds: list[Kind] = ["number"] * count
+    if artifact.flavour != "sklearn" and not artifact.signature:
+        return tuple(["any"] * count)
+    for column in artifact.signature:
+        name, kind = str(column.get("name", "")), column.get("type")
+        if name in names and kind not in _NUMBER_TYPES:
+            kinds[names.index(name)] = "text" if kind == "string" else "any"
+    for transformer in _column_transformers(artifact.model):
+        for _, step, columns in transformer.transformers_:
+            _mark_categories(kinds, names, step, columns)
+    if getattr(_last(artifact.model), "_preprocessor", None) is not None and not artifact.signature:
+        encoder = _last(artifact.model)._preprocessor
+        for _, step, columns in encoder.transformers_:
+            _mark_categories(kinds, names, step, columns)
+    return tuple(kinds) if any(kind != "number" for kind in kinds) else ()
+
+
+def _mark_categories(kinds: list[Kind], names: tuple[str, ...], step: Any, columns: Any) -> None:
+    encoders = [inner for _, inner in step.steps] if hasattr(step, "steps") else [step]
+    for encoder in encoders:
+        for offset, categories in enumerate(getattr(encoder, "categories_", ())):
+            place = _places(columns, names, len(kinds))
+            if offset < len(place) and np.asarray(categories).dtype.kind not in "fiub":
+                kinds[place[offset]] = "text"
+
+
+def _places(columns: Any, names: tuple[str, ...], count: int) -> list[int]:
+    if isinstance(columns, slice):
+        return list(range(count))[columns]
+    listed = np.atleast_1d(np.asarray(columns))
+    if listed.dtype == bool:
+        return [int(place) for place in np.flatnonzero(listed)]
+    return [names.index(str(one)) if isinstance(one, str) else int(one) for one in listed.tolist()]
+
+
+def _nulls(
+    artifact: Artifact, count: int, names: tuple[str, ...], kinds: tuple[Kind, ...], frame: bool
+) -> tuple[bool, ...]:
+    """Return per column whether a missing value is taken.
+
+    A signature that requires the column says no. Otherwise the model is tried with it. A plain tree accepts what it
+    never saw in training; it is taken at its word only when something before it fills the gap.
+    """
+    required = {str(column.get("name")): bool(column.get("required", True)) for column in artifact.signature}
+    if count == 0 or artifact.flavour != "sklearn":
+        return tuple(not required.get(name, True) for name in names) if names else ()
+    found = []
+    for column in range(count):
+        if names and required.get(names[column], False):
+            found.append(False)
+            continue
+        found.append(_survives_null(artifact.model, count, names, kinds, frame, column))
+    return tuple(found) if any(found) else ()
+
+
+def _survives_null(
+    model: Any, count: int, names: tuple[str, ...], kinds: tuple[Kind, ...], frame: bool, column: int
+) -> bool:
+    row: list[Any] = [("" if kinds and kinds[index] == "text" else 0.0) for index in range(count)]
+    row[column] = None if kinds and kinds[column] == "text" else np.nan
+    probe = as_rows([row], InputSpec(count, names, kinds, (), frame))
+    last = _last(model)
+    strict = type(last).__name__.startswith(_TREES)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        try:
+            model.predict(probe)
+            if not strict:
+                return True
+            if model is last:
+                return False
+            inner = np.asarray(model[:-1].transform(probe), dtype=np.float64)
+            return not bool(np.isnan(inner).any())
+        except Exception:  # noqa: BLE001 - a user's own transformer may raise anything; then null is not taken
+            return False
+
+
+def as_rows(rows: list[list[Any]], spec: InputSpec) -> Any:
+    """Return checked rows as the model wants them: a float64 matrix or a data frame."""
+    if not spec.frame:
+        return np.array(rows, dtype=np.float64)
+    import pandas as pd
+
+    columns = list(zip(*rows, strict=True))
+    names: Any = spec.names or range(len(columns))
+    data = {
+        name: np.array(values, dtype=np.float64) if spec.kind(index) == "number" else pd.Series(values, dtype=object)
+        for index, (name, values) in enumerate(zip(names, columns, strict=True))
+    }
+    return pd.DataFrame(data)
+
+
+def _outputs(model: Any) -> tuple[Json, ...]:
+    classes = getattr(model, "classes_", None)
+    found: list[Json] = [{"name": "predict", "datatype": datatype_of(classes), "shape": [-1]}]
+    if classes is not None and callable(getattr(model, "predict_proba", None)):
+        found.append({"name": "predict_proba", "datatype": "FP64", "shape": [-1, len(classes)]})
+    return tuple(found)
+
+
+def datatype_of(array: Any) -> str:
+    """Return V2's name for a numpy array's type; without one, what regressors answer."""
+    if array is None:
+        return "FP64"
+    kind, size = np.asarray(array).dtype.kind, np.asarray(array).dtype.itemsize
+    names = {"i": f"INT{size * 8}", "u": f"UINT{size * 8}", "f": f"FP{size * 8}", "b": "BOOL"}
+    return names.get(kind, "BYTES")

@@ -1,0 +1,50 @@
+"""The port every engine fills, and the engine that simply calls the model."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+Rows = Any  # Matrix (n, features), or a pandas DataFrame for models with named columns
+
+
+class Engine(Protocol):
+    """Predictions for checked rows."""
+
+    name: str
+    """For people: `linear`, `trees`, `model` …"""
+
+    exact: bool
+    """True: the model itself. False: a compiled form, to be trusted only after a self-test."""
+
+    def predict(self, rows: Rows) -> NDArray[Any]:
+        """Return one label or value per row: shape (n,) or (n, outputs)."""
+        ...
+
+    def predict_proba(self, rows: Rows) -> NDArray[np.float64]:
+        """Return probabilities, shape (n, classes)."""
+        ...
+
+
+class Original:
+    """The fitted model, called as its author would."""
+
+    name = "model"
+    exact = True
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def predict(self, rows: Rows) -> NDArray[Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "X does not have valid feature names": the names were checked before
+            return np.asarray(self._model.predict(rows))
+
+    def predict_proba(self, rows: Rows) -> NDArray[np.float64]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return np.asarray(self._model.predict_proba(rows))

@@ -1,0 +1,185 @@
+"""Choosing the engine of a model: compile it where we can, believe it only after a self-test, else run the original.
+
+The self-test asks both for the same rows: random ones, the input example, and for trees rows that sit exactly on split
+thresholds and one float beside them, where float32 rounding shows. Labels must be equal; numbers within 1e-9.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ondol.serving.engines import histogram, linear, steps, trees
+from ondol.serving.engines.base import Engine, Matrix, Original
+from ondol.serving.inputs import InputSpec
+
+log = logging.getLogger("ondol.serving")
+
+TOLERANCE = 1e-9
+TEST_ROWS = 256
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An engine and why it was chosen."""
+
+    engine: Engine
+    reason: str
+    """One sentence for the log and the model's metadata."""
+
+    tested_rows: int = 0
+    one_row_us: float = 0.0
+    """Measured: microseconds for one row."""
+
+    per_row_us: float = 0.0
+    """Measured: microseconds for each further row of a batch."""
+
+    def estimate_us(self, rows: int) -> float:
+        """Return how long a batch will take, in microseconds."""
+        return self.one_row_us + self.per_row_us * max(0, rows - 1)
+
+    def to_json(self) -> Json:
+        return {
+            "name": self.engine.name,
+            "compiled": not self.engine.exact,
+            "reason": self.reason,
+            "self_test_rows": self.tested_rows,
+            "one_row_us": round(self.one_row_us, 1),
+            "per_row_us": round(self.per_row_us, 2),
+        }
+
+
+def choose(model: Any, spec: InputSpec, example: Any = None, name: str = "") -> Choice:
+    """Return the engine for a model, measured and warmed up.
+
+    :param spec: what the model takes; data-frame models are left to the original.
+    :param example: further rows for the self-test, shape (n, features), when the model's files have some.
+    """
+    original = Original(model)
+    rows = sample_rows(model, spec, example)
+    if spec.frame or spec.n_features == 0:
+        return Choice(original, "models of named or unknown columns run as they are")
+    try:
+        candidate = compile_model(model)
+    except (AttributeError, TypeError, ValueError, ImportError, IndexError, KeyError) as error:
+        candidate = None
+        log.warning("%s: cannot be compiled (%s: %s); the original runs", name, type(error).__name__, error)
+    if candidate is None:
+        return _measured(Choice(original, f"{_kind(model)} has no compiled form"), rows)
+    if trouble := difference(original, candidate, rows, has_probabilities(model)):
+        log.warning("%s: the compiled %s engine differs (%s); the original runs", name, candidate.name, trouble)
+        return _measured(Choice(original, f"self-test of the {candidate.name} engine failed: {trouble}"), rows)
+    reason = f"same as the original on {len(rows)} rows"
+    return _measured(Choice(candidate, reason, len(rows)), rows)
+
+
+def compile_model(model: Any) -> Engine | None:
+    """Return a compiled form of a model or pipeline, or None when there is none."""
+    if type(model).__name__ == "Pipeline" and type(model).__module__.startswith("sklearn."):
+        *before, (_, last) = model.steps
+        engine = compile_model(last)
+        compiled = [steps.compile_step(step) for _, step in before]
+        if engine is None or any(step is None for step in compiled):
+            return None
+        return steps.Chain([step for step in compiled if step is not None], engine) if compiled else engine
+    return linear.compile_model(model) or trees.compile_model(model) or histogram.compile_model(model)
+
+
+def has_probabilities(model: Any) -> bool:
+    """Return whether the model is a classifier with probabilities."""
+    return hasattr(model, "classes_") and callable(getattr(model, "predict_proba", None))
+
+
+def _kind(model: Any) -> str:
+    if type(model).__name__ == "Pipeline":
+        return "Pipeline of " + ", ".join(type(step).__name__ for _, step in model.steps)
+    return type(model).__name__
+
+
+def sample_rows(model: Any, spec: InputSpec, example: Any = None, count: int = TEST_ROWS) -> Matrix:
+    """Return rows to try a model on: random, on thresholds, the example, and with nulls where they are taken."""
+    generator = np.random.default_rng(0)
+    width = max(1, spec.n_features)
+    scales = 10.0 ** generator.integers(-2, 4, size=(count, 1))
+    rows = generator.normal(size=(count, width)) * scales
+    known = _thresholds(model)
+    for column, values in known.items():
+        if column < width and len(values):
+            picked = generator.choice(values, size=count)
+            side = generator.integers(0, 4, size=count)
+            picked = np.where(side == 1, np.nextafter(picked, np.inf), picked)
+            picked = np.where(side == 2, np.nextafter(picked, -np.inf), picked)
+            rows[:, column] = np.where(side == 3, picked.astype(np.float32), picked)
+    if spec.any_null:
+        absent = generator.random(rows.shape) < 0.1
+        rows[absent & np.asarray(spec.nulls)] = np.nan
+    if example is not None:
+        rows = np.vstack([np.asarray(example, dtype=np.float64), rows])
+    return np.ascontiguousarray(rows)
+
+
+def _thresholds(model: Any) -> dict[int, NDArray[np.float64]]:
+    """Return the split thresholds per column of a tree model, or of a pipeline that ends in one."""
+    last = model.steps[-1][1] if type(model).__name__ == "Pipeline" else model
+    found: dict[int, list[NDArray[np.float64]]] = {}
+    estimators = np.ravel(getattr(last, "estimators_", [])) if hasattr(last, "estimators_") else [last]
+    for estimator in estimators:
+        tree = getattr(estimator, "tree_", None)
+        if tree is not None:
+            for column in np.unique(tree.feature[tree.feature >= 0]):
+                found.setdefault(int(column), []).append(tree.threshold[tree.feature == column])
+    for stage in getattr(last, "_predictors", []):
+        for predictor in stage:
+            inner = predictor.nodes[predictor.nodes["is_leaf"] == 0]
+            for column in np.unique(inner["feature_idx"]):
+                found.setdefault(int(column), []).append(inner["num_threshold"][inner["feature_idx"] == column])
+    return {column: np.concatenate(parts) for column, parts in found.items()}
+
+
+def difference(original: Engine, candidate: Engine, rows: Matrix, probabilities: bool) -> str:
+    """Return how two engines differ on the rows, in batches of several sizes; empty when they do not."""
+    sizes = (1, 1, 2, 7, 32, len(rows))
+    start = 0
+    for size in sizes:
+        part = rows[start : start + size] if start + size <= len(rows) else rows
+        start += size
+        ours, theirs = candidate.predict(part), original.predict(part)
+        if ours.shape != theirs.shape or ours.dtype.kind != theirs.dtype.kind:
+            return f"shape or type {ours.shape} {ours.dtype} instead of {theirs.shape} {theirs.dtype}"
+        if theirs.dtype.kind == "f":
+            if not np.allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+                return f"values differ by up to {np.max(np.abs(ours - theirs)):.3g}"
+        elif not (ours == theirs).all():
+            return f"{int((ours != theirs).sum())} of {len(part)} labels differ"
+        if probabilities:
+            gap = float(np.max(np.abs(candidate.predict_proba(part) - original.predict_proba(part))))
+            if not gap <= TOLERANCE:
+                return f"probabilities differ by up to {gap:.3g}"
+    return ""
+
+
+def _measured(choice: Choice, rows: Matrix) -> Choice:
+    """Return the choice with its costs measured, which also warms the engine up."""
+    predict = choice.engine.predict
+    one, many = rows[-1:], rows[-min(32, len(rows)) :]
+    one_us = _fastest(lambda: predict(one))
+    many_us = _fastest(lambda: predict(many))
+    per_row = max(0.0, many_us - one_us) / max(1, len(many) - 1)
+    return Choice(choice.engine, choice.reason, choice.tested_rows, one_us, per_row)
+
+
+def _fastest(call: Any, most_seconds: float = 0.1) -> float:
+    """Return the median microseconds of a call, tried for at most a tenth of a second."""
+    times: list[float] = []
+    begin = time.perf_counter()
+    while len(times) < 3 or (len(times) < 30 and time.perf_counter() - begin < most_seconds):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) * 1e6

@@ -1,0 +1,105 @@
+"""The V1 protocol's bodies: `{"instances": [...]}` in, `{"predictions": [...]}` out.
+
+Bodies that are right go from bytes to lists of floats in one typed pass; a body that is wrong is read a second time,
+slowly, to name the field. Must not know HTTP.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ondol.serving import inputs
+from ondol.serving.inputs import InputSpec
+
+Rows = list[list[Any]]
+
+
+class _Body(msgspec.Struct):
+    instances: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_BODY = msgspec.json.Decoder(_Body)
+_NUMBERS = msgspec.json.Decoder(list[list[float]])
+_NUMBERS_OR_NULL = msgspec.json.Decoder(list[list[float | None]])
+_ANYTHING = msgspec.json.Decoder()
+_ENCODER = msgspec.json.Encoder()
+
+
+def read(body: bytes, spec: InputSpec) -> tuple[Rows, str]:
+    """Return the rows, each a list of values in column order, and the instances as JSON text.
+
+    :raises InputError: naming the field that is wrong.
+    """
+    raw = _instances(body)
+    if not spec.frame:
+        try:
+            rows: Rows = (_NUMBERS_OR_NULL if spec.any_null else _NUMBERS).decode(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return _slowly(raw, spec), _text(raw)
+        width, limit = spec.n_features or (len(rows[0]) if rows else 0), spec.limit
+        if rows and not spec.any_null:
+            for row in rows:
+                if len(row) != width or not (row and -limit <= min(row) and max(row) <= limit):
+                    break
+            else:
+                return rows, _text(raw)
+    return _slowly(raw, spec), _text(raw)
+
+
+def _text(raw: msgspec.Raw) -> str:
+    return bytes(raw).decode()
+
+
+def _instances(body: bytes) -> msgspec.Raw:
+    try:
+        found = _BODY.decode(body)
+    except msgspec.ValidationError as error:
+        raise inputs.wrong(f"the body must be a JSON object: {error}", "$", "INP-201") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise inputs.wrong(f"not valid JSON: {error}", "$", "INP-200") from None
+    if found.instances is msgspec.UNSET and found.inputs is msgspec.UNSET:
+        raise inputs.wrong("the body has no 'instances'", "instances", "INP-201", 'Send {"instances": [[...], ...]}.')
+    if found.instances is not msgspec.UNSET and found.inputs is not msgspec.UNSET:
+        raise inputs.wrong("the body has both 'instances' and 'inputs'", "inputs", "INP-201", "Send one of them.")
+    chosen = found.instances if found.instances is not msgspec.UNSET else found.inputs
+    assert not isinstance(chosen, msgspec.UnsetType)  # one of the two is set, as was checked above
+    return chosen
+
+
+def _slowly(raw: msgspec.Raw, spec: InputSpec) -> Rows:
+    try:
+        instances = _ANYTHING.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise inputs.wrong(f"not valid JSON: {error}", "instances", "INP-200") from None
+    if not isinstance(instances, list):
+        raise inputs.wrong("must be a list with one entry per row", "instances", "INP-201")
+    if not instances:
+        raise inputs.wrong("no rows: the list is empty", "instances", "INP-206")
+    rows: Rows = []
+    for index, instance in enumerate(instances):
+        path = f"instances[{index}]"
+        if isinstance(instance, dict):
+            rows.append(inputs.row_of_mapping(spec, instance, path))
+            continue
+        if not isinstance(instance, list):
+            if spec.n_features != 1:
+                raise inputs.wrong("must be a list of values or an object of named values", path, "INP-201")
+            instance = [instance]
+        if not instance:
+            raise inputs.wrong("no features: the row is empty", path, "INP-206")
+        if rows and not spec.n_features and len(instance) != len(rows[0]):
+            raise inputs.wrong(f"{len(instance)} features, but the first row has {len(rows[0])}", path, "INP-202")
+        inputs.check_row(spec, instance, path)
+        rows.append(instance)
+    return rows
+
+
+encode = _ENCODER.encode
+
+
+def write(predictions: list[Any]) -> bytes:
+    """Return the answer's body."""
+    return _ENCODER.encode({"predictions": predictions})

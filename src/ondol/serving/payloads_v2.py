@@ -1,0 +1,237 @@
+"""The V2 (Open Inference Protocol) bodies: named tensors in, named tensors out.
+
+A tensor whose shape, datatype and data do not agree is refused with the field's path; nothing is truncated or cast
+silently. Must not know HTTP, nor whose dialect is spoken.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from ondol.serving import inputs
+from ondol.serving.inputs import InputSpec
+
+Json = dict[str, Any]
+Rows = list[list[Any]]
+
+_WHOLE = {f"{sign}INT{bits}": bits for bits in (8, 16, 32, 64) for sign in ("", "U")}
+_FLOATS = {"FP16": "e", "FP32": "f", "FP64": "d"}
+DATATYPES = ("BOOL", "BYTES", *_WHOLE, *_FLOATS)
+_MOST_ELEMENTS = 64 * 1024 * 1024
+
+
+class Tensor(msgspec.Struct):
+    """One input as it came."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: Any
+    parameters: Json | None = None
+
+
+class RequestedOutput(msgspec.Struct):
+    """One output that is asked for by name."""
+
+    name: str
+    parameters: Json | None = None
+
+
+class Body(msgspec.Struct):
+    """An inference request."""
+
+    inputs: list[Tensor]
+    id: str | None = None
+    parameters: Json | None = None
+    outputs: list[RequestedOutput] | None = None
+
+
+class _Fast(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[float]
+    parameters: Json | None = None
+
+
+class _FastBody(msgspec.Struct):
+    inputs: list[_Fast]
+    id: str | None = None
+    parameters: Json | None = None
+    outputs: list[RequestedOutput] | None = None
+
+
+_FAST = msgspec.json.Decoder(_FastBody)
+_SLOW = msgspec.json.Decoder(Body)
+
+
+def read(body: bytes, spec: InputSpec) -> tuple[Rows, Body | _FastBody]:
+    """Return the rows in column order and the rest of the request.
+
+    :raises InputError: naming the field that is wrong.
+    """
+    if not spec.frame:
+        try:
+            fast = _FAST.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass
+        else:
+            rows = _quickly(fast, spec)
+            if rows is not None:
+                return rows, fast
+    request = _decode(body)
+    if not request.inputs:
+        raise inputs.wrong("no inputs: the list is empty", "inputs", "INP-206")
+    columns = [_values(tensor, f"inputs[{index}]") for index, tensor in enumerate(request.inputs)]
+    rows = _one_tensor(request, columns[0], spec) if len(columns) == 1 else _by_column(request, columns, spec)
+    return rows, request
+
+
+def _quickly(request: _FastBody, spec: InputSpec) -> Rows | None:
+    """Return the rows of one FP64 matrix with nothing to convert, or None to read it carefully."""
+    if len(request.inputs) != 1:
+        return None
+    tensor = request.inputs[0]
+    data, shape, width = tensor.data, tensor.shape, spec.n_features
+    if tensor.datatype != "FP64" or len(shape) != 2 or not data or not width or shape[1] != width:
+        return None
+    if shape[0] * width != len(data) or not -spec.limit <= min(data) or not max(data) <= spec.limit:
+        return None
+    if shape[0] == 1:
+        return [data]
+    return [data[start : start + width] for start in range(0, len(data), width)]
+
+
+def _decode(body: bytes) -> Body:
+    try:
+        return _SLOW.decode(body)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `")
+        field = path.rstrip("`").removeprefix("$").removeprefix(".") or "$"
+        raise inputs.wrong(f"not a V2 request: {message}", field, "INP-201") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise inputs.wrong(f"not valid JSON: {error}", "$", "INP-200") from None
+
+
+def _values(tensor: Tensor, path: str) -> list[Any]:
+    """Return a tensor's elements, flat, checked against its shape and datatype."""
+    if tensor.datatype not in DATATYPES:
+        listed = ", ".join(DATATYPES)
+        raise inputs.wrong(f"unknown datatype {tensor.datatype!r}; known: {listed}", f"{path}.datatype", "INP-204")
+    if not tensor.shape or any(size < 0 for size in tensor.shape):
+        raise inputs.wrong(f"{tensor.shape} is not a shape", f"{path}.shape", "INP-207")
+    count = math.prod(tensor.shape)
+    if count == 0:
+        raise inputs.wrong(f"no rows: the shape {tensor.shape} is empty", f"{path}.shape", "INP-206")
+    if count > _MOST_ELEMENTS or not isinstance(tensor.data, list):
+        raise inputs.wrong(f"does not hold the {count} elements of shape {tensor.shape}", f"{path}.data", "INP-207")
+    flat = _flatten(tensor.data, tensor.shape, f"{path}.data")
+    if len(flat) != count:
+        raise inputs.wrong(
+            f"{len(flat)} elements, but the shape {tensor.shape} says {count}", f"{path}.data", "INP-207"
+        )
+    convert = _converter(tensor)
+    return [convert(value, f"{path}.data[{index}]") for index, value in enumerate(flat)]
+
+
+def _flatten(data: list[Any], shape: Sequence[int], path: str) -> list[Any]:
+    """Return nested lists flat; they must nest exactly as the shape says."""
+    if not data or not isinstance(data[0], list):
+        return data
+    if len(shape) < 2 or len(data) != shape[0]:
+        raise inputs.wrong(f"{len(data)} entries, but the shape is {list(shape)}", path, "INP-207")
+    flat: list[Any] = []
+    for index, part in enumerate(data):
+        here = f"{path}[{index}]"
+        inner = _flatten(part, shape[1:], here) if isinstance(part, list) else None
+        if inner is None or len(inner) != math.prod(shape[1:]):
+            raise inputs.wrong(f"does not have the shape {list(shape[1:])}", here, "INP-207")
+        flat.extend(inner)
+    return flat
+
+
+def _converter(tensor: Tensor) -> Any:
+    datatype = tensor.datatype
+    if datatype in _WHOLE:
+        bits, signed = _WHOLE[datatype], not datatype.startswith("U")
+        low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+        def whole(value: Any, path: str) -> Any:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+                raise inputs.wrong(f"{value!r} is no {datatype}", path, "INP-204")
+            if not low <= value <= high:
+                raise inputs.wrong(f"{value!r} is out of {datatype}'s range", path, "INP-204")
+            return int(value)
+
+        return _or_null(whole)
+    if datatype in _FLOATS:
+        code = _FLOATS[datatype]
+
+        def real(value: Any, path: str) -> Any:
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise inputs.wrong(f"{value!r} is no {datatype}", path, "INP-204")
+            try:
+                return struct.unpack(code, struct.pack(code, value))[0]  # rounded as the wire type rounds
+            except (OverflowError, struct.error):
+                raise inputs.wrong(f"{value!r} is out of {datatype}'s range", path, "INP-204") from None
+
+        return _or_null(real)
+
+    kind, names = (bool, "boolean") if datatype == "BOOL" else (str, "string")
+
+    def same(value: Any, path: str) -> Any:
+        if not isinstance(value, kind):
+            raise inputs.wrong(f"{value!r} is no {names}", path, "INP-204")
+        return float(value) if kind is bool else value
+
+    return _or_null(same)
+
+
+def _or_null(convert: Any) -> Any:
+    return lambda value, path: None if value is None else convert(value, path)
+
+
+def _one_tensor(request: Body, flat: list[Any], spec: InputSpec) -> Rows:
+    tensor = request.inputs[0]
+    shape = tensor.shape
+    if len(shape) == 1 and spec.n_features == 1:
+        shape = [shape[0], 1]
+    if len(shape) != 2:
+        raise inputs.wrong(f"{shape} is not [rows, features]", "inputs[0].shape", "INP-207")
+    width = shape[1]
+    if spec.n_features and width != spec.n_features:
+        raise inputs.wrong(f"{width} features, but the model takes {spec.n_features}", "inputs[0].shape", "INP-202")
+    rows = [flat[start : start + width] for start in range(0, len(flat), width)]
+    for number, row in enumerate(rows):
+        for column, value in enumerate(row):
+            inputs.check_value(spec, column, value, f"inputs[0].data[{number * width + column}]")
+    return rows
+
+
+def _by_column(request: Body, columns: list[list[Any]], spec: InputSpec) -> Rows:
+    """Return rows out of one tensor per column, as a data frame is sent."""
+    names = [tensor.name for tensor in request.inputs]
+    if len(set(names)) != len(names):
+        raise inputs.wrong("two inputs have the same name", "inputs", "INP-203")
+    if not spec.names:
+        raise inputs.wrong(
+            "the model was trained without column names; send one input of shape [rows, features]", "inputs", "INP-203"
+        )
+    count = len(columns[0])
+    for index, tensor in enumerate(request.inputs):
+        if tensor.shape not in ([count], [count, 1]):
+            raise inputs.wrong(
+                f"{tensor.shape} is not [{count}, 1] as the first input's", f"inputs[{index}].shape", "INP-207"
+            )
+        if tensor.name not in spec.names:
+            raise inputs.wrong(f"unknown feature {tensor.name!r}", f"inputs[{index}].name", "INP-203")
+    rows = []
+    for number in range(count):
+        mapping = {name: column[number] for name, column in zip(names, columns, strict=True)}
+        rows.append(inputs.row_of_mapping(spec, mapping, f"inputs[row {number}]"))
+    return rows
