@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 BINS = 128
 """Measurements in [0, 1] are counted in steps of 1/128."""
 
-RATIOS = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0, float("inf"))
+RATIOS = (1.3, 2.0, 4.0, 8.0, 20.0, float("inf"))
 """How many times more often harm strikes the candidate, for bets on rare events; infinite: only ever the candidate.
 
 The infinite one is the guard against catastrophe: k units that fail in the candidate while none fails in stable are

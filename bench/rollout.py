@@ -1,0 +1,293 @@
+"""The canary judge beside Flagger's and Argo's rules, on traffic whose truth is known.
+
+Every row is a service with a true error rate in stable and in the candidate, at some traffic, over 30 minutes with 10 %
+of units in the candidate. Peers look once a minute at the candidate's error rate of that minute, as they do:
+
+- flagger: more than 1 % errors in a minute is a bad one; rolled back at the 5th bad minute (its defaults);
+- argo: the same measure with failureLimit 3, rolled back at the 4th;
+- tuned: the best fixed rule of a grid (absolute, or relative to stable in the same minute) for this very row: of those
+  that roll back at most 1 % of healthy runs of this traffic, the one that costs the fewest candidate requests. It is
+  chosen with the truth in hand, which nobody has;
+- ours: the share of α that the default policy gives to errors (0.005 of 0.01), looked at every second.
+
+Traffic is independent requests, or 2,000 units whose activity follows a power law, among them broken clients (2 % of
+units, half of all errors) that fail whoever serves them. "hurt" counts the candidate requests served until the
+rollback; a run without one counts all its requests. A peer is comparable in a row when it rolls back at most 1 % of
+the healthy runs of the same traffic: a rule that always fires is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ondol.records.rollout import JudgePolicy
+from ondol.rollout import eprocess, verdicts
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MINUTES = 30
+SHARE = 0.1
+UNITS = 2000
+ALLOWED = 0.01  # false rollbacks of a rule that may be compared with
+HEALTHY = ((0.005, 0.005), (0.02, 0.02))
+REGRESSED = ((0.005, 0.02), (0.005, 0.05), (0.005, 0.3), (0.02, 0.06))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row: what is true."""
+
+    per_minute: int
+    stable: float
+    candidate: float
+    heavy: bool
+
+    @property
+    def healthy(self) -> bool:
+        return self.candidate <= self.stable
+
+
+@dataclass
+class Runs:
+    """Simulated runs: what peers see per minute, and when ours would have acted."""
+
+    requests: Ints  # candidate requests, (runs, minutes)
+    errors: Ints  # candidate errors, (runs, minutes)
+    stable_rate: Floats  # stable's error rate, (runs, minutes)
+    ours: Floats  # minute at which the e-process crossed, infinite if never, (runs,)
+
+
+def crossing_table(limit: float, most: int) -> Ints:
+    """Return for each number of stable units with an error how many candidate units prove harm."""
+    stable = np.arange(most + 1)
+    low, high = np.zeros(most + 1, dtype=np.int64), np.full(most + 1, 4 * most + 64, dtype=np.int64)
+    while (low < high).any():
+        middle = (low + high) // 2
+        logs = eprocess.event_logs(stable, middle, SHARE)
+        top = logs.max(axis=1, keepdims=True)
+        crossed = (top[:, 0] + np.log(np.exp(logs - top).mean(axis=1))) >= limit
+        high, low = np.where(crossed, middle, high), np.where(crossed, low, middle + 1)
+    return low
+
+
+def first_crossing(in_candidate: NDArray[np.bool_], times: Floats, table: Ints) -> float:
+    """Return when the counts of harmed units cross the line, rounded up to the next second."""
+    candidate = np.cumsum(in_candidate)
+    stable = np.arange(1, len(candidate) + 1) - candidate
+    crossed = np.flatnonzero(candidate >= table[np.minimum(stable, len(table) - 1)])
+    return math.ceil(times[crossed[0]] * 60) / 60 if len(crossed) else math.inf
+
+
+class Population:
+    """Units, how active they are, and how often each fails whoever serves it."""
+
+    def __init__(self, setting: Setting, generator: np.random.Generator) -> None:
+        activity = generator.pareto(1.1, UNITS) + 0.05
+        self.activity = setting.per_minute * activity / activity.sum()
+        broken = generator.random(UNITS) < 0.02
+        self.failing = np.full(UNITS, setting.stable / 2)
+        share = self.activity[broken].sum() / self.activity.sum()
+        self.failing[broken] = min(setting.stable / 2 / max(share, 1e-9), 1.0)
+        self.candidate = generator.random(UNITS) < SHARE
+        added = setting.candidate - setting.stable
+        self.failing[self.candidate] = 1 - (1 - self.failing[self.candidate]) * (1 - added)
+
+
+def simulate(setting: Setting, runs: int, table: Ints, seed: int) -> Runs:
+    """Simulate runs of one setting."""
+    generator = np.random.default_rng(seed)
+    shape = (runs, MINUTES)
+    errors, others = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    ours, loads = np.full(runs, math.inf), np.zeros((runs, 2))
+    for run in range(runs):
+        if setting.heavy:
+            people = Population(setting, generator)
+            hazards, arms = people.activity * people.failing, people.candidate
+            n = generator.poisson(hazards.sum() * MINUTES)
+            unit = np.searchsorted(np.cumsum(hazards) / hazards.sum(), generator.random(n))
+            unit = np.minimum(unit, UNITS - 1)
+            times, in_candidate = np.sort(generator.random(n)) * MINUTES, arms[unit]
+            _, first = np.unique(unit, return_index=True)
+            first.sort()
+            loads[run] = people.activity[arms].sum(), people.activity[~arms].sum()
+        else:
+            loads[run] = setting.per_minute * SHARE, setting.per_minute * (1 - SHARE)
+            hazard = loads[run] * (setting.candidate, setting.stable)
+            n = generator.poisson(hazard.sum() * MINUTES)
+            times = np.sort(generator.random(n)) * MINUTES
+            in_candidate = generator.random(n) < hazard[0] / hazard.sum()
+            first = np.arange(n)
+        minute = times.astype(np.int64)
+        errors[run] = np.bincount(minute[in_candidate], minlength=MINUTES)
+        others[run] = np.bincount(minute[~in_candidate], minlength=MINUTES)
+        ours[run] = first_crossing(in_candidate[first], times[first], table)
+    requests = errors + generator.poisson(np.maximum(loads[:, :1] - errors.mean(axis=1, keepdims=True), 0), shape)
+    stable = others + generator.poisson(np.maximum(loads[:, 1:] - others.mean(axis=1, keepdims=True), 0), shape)
+    return Runs(requests, errors, others / np.maximum(stable, 1), ours)
+
+
+def threshold_rule(runs: Runs, limit: float, bad_minutes: int, relative: bool) -> Floats:
+    """Return the minute after which a fixed rule rolls back, infinite if never, shape (runs,)."""
+    rate = runs.errors / np.maximum(runs.requests, 1)
+    bad = (rate - runs.stable_rate if relative else rate) > limit
+    reached = np.cumsum(bad, axis=1) >= bad_minutes
+    return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1.0, math.inf)
+
+
+def spent(runs: Runs, at: Floats) -> Floats:
+    """Return how many candidate requests were served until then, shape (runs,)."""
+    sums = np.concatenate([np.zeros((len(at), 1)), np.cumsum(runs.requests, axis=1)], axis=1)
+    at = np.minimum(at, MINUTES)
+    whole = np.floor(at).astype(np.int64)
+    rest = at - whole
+    following = np.minimum(whole + 1, MINUTES)
+    rows = np.arange(len(at))
+    found = sums[rows, whole] + rest * (sums[rows, following] - sums[rows, whole])
+    return np.asarray(np.maximum(found, 1.0), dtype=np.float64)
+
+
+def tuned_rule(runs: Runs, healthy: Runs) -> Floats:
+    """Return what the best rule of the grid does in these runs; never firing when none is allowed."""
+    best, fewest = np.full(len(runs.ours), math.inf), math.inf
+    for relative in (False, True):
+        for limit in (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5):
+            for bad_minutes in (1, 2, 3, 4, 5, 7, 10):
+                if np.isfinite(threshold_rule(healthy, limit, bad_minutes, relative)).mean() > ALLOWED:
+                    continue
+                at = threshold_rule(runs, limit, bad_minutes, relative)
+                cost = float(spent(runs, at).mean())
+                if cost < fewest:
+                    best, fewest = at, cost
+    return best
+
+
+def settings() -> Iterator[Setting]:
+    for heavy in (False, True):
+        for per_minute in (60, 600, 6000):
+            for stable, candidate in (*HEALTHY, *REGRESSED):
+                yield Setting(per_minute, stable, candidate, heavy)
+
+
+def measure(setting: Setting, runs: int, table: Ints, seed: int) -> dict[str, Any]:
+    """Return one row of the table."""
+    here = simulate(setting, runs, table, seed)
+    calm = Setting(setting.per_minute, setting.stable, setting.stable, setting.heavy)
+    healthy = here if setting.healthy else simulate(calm, runs, table, seed + 1000)
+    at = {
+        "flagger": threshold_rule(here, 0.01, 5, False),
+        "argo": threshold_rule(here, 0.01, 4, False),
+        "tuned": tuned_rule(here, healthy),
+        "ours": here.ours,
+    }
+    false_alarms = {
+        "flagger": float(np.isfinite(threshold_rule(healthy, 0.01, 5, False)).mean()),
+        "argo": float(np.isfinite(threshold_rule(healthy, 0.01, 4, False)).mean()),
+        "tuned": 0.0,
+        "ours": float(np.isfinite(healthy.ours).mean()),
+    }
+    rules = {
+        name: {
+            "rolled_back": round(float(np.isfinite(when).mean()), 4),
+            "median_requests": round(float(np.median(spent(here, when)))),
+            "mean_requests": round(float(spent(here, when).mean())),
+            "false_alarms_when_healthy": false_alarms[name],
+        }
+        for name, when in at.items()
+    }
+    return {
+        "metric": "errors", "per_minute": setting.per_minute, "stable": setting.stable, "candidate": setting.candidate,
+        "units": "heavy" if setting.heavy else "independent", "healthy": setting.healthy, "rules": rules,
+    }  # fmt: skip
+
+
+def quality_row(added: float, heavy: bool, runs: int, limit: float, seed: int) -> dict[str, Any]:
+    """Judge a model's loss (squared error of probabilities) of 6,000 labelled requests, by the first of each unit."""
+    generator = np.random.default_rng(seed)
+    fired, needed = 0, []
+    for _ in range(runs):
+        n = 6000
+        unit = (generator.pareto(1.1, n) * 300).astype(np.int64) if heavy else np.arange(n)
+        _, first = np.unique(unit, return_index=True)
+        first.sort()
+        arms = generator.random(len(first)) < SHARE
+        truth = generator.beta(0.6, 1.8, len(first))
+        labels = generator.random(len(first)) < truth
+        answers = np.where(arms & (generator.random(len(first)) < added), 0.9, truth)
+        x = np.round((answers - labels) ** 2 * eprocess.BINS) / eprocess.BINS
+        y = (arms - SHARE) * (x - 0.1875)
+        stakes = np.array(eprocess.mean_stakes(SHARE, 0.1875, 0.0, 1))
+        logs = np.cumsum(np.log1p(y[:, None] * stakes), axis=0)
+        wealth = logs.max(axis=1) + np.log(np.exp(logs - logs.max(axis=1, keepdims=True)).mean(axis=1))
+        crossed = np.flatnonzero(wealth >= limit)
+        fired += len(crossed) > 0
+        needed.append(int(arms[: crossed[0] + 1 if len(crossed) else None].sum()))
+    return {
+        "metric": "quality", "units": "heavy" if heavy else "independent", "spoiled": added, "healthy": added == 0,
+        "rules": {"ours": {"rolled_back": fired / runs, "median_units": round(float(np.median(needed)))}},
+    }  # fmt: skip
+
+
+def ratios(row: dict[str, Any]) -> tuple[float | None, float]:
+    """Return ours / the best comparable peer, and ours / the quickest peer however often it cries wolf."""
+    rules, ours = row["rules"], row["rules"]["ours"]["mean_requests"]
+    peers = [rules[name] for name in ("flagger", "argo", "tuned")]
+    allowed = [one["mean_requests"] for one in peers if one["false_alarms_when_healthy"] <= ALLOWED]
+    return (ours / min(allowed) if allowed else None), ours / min(one["mean_requests"] for one in peers)
+
+
+def show(row: dict[str, Any]) -> None:
+    cells = [
+        f"{name} {100 * rule['rolled_back']:5.1f} % {rule.get('median_requests', rule.get('median_units')):>6}"
+        for name, rule in row["rules"].items()
+    ]
+    truth = (
+        f"{row['per_minute']:>5}/min {100 * row['stable']:4.1f} -> {100 * row['candidate']:4.1f} %"
+        if row["metric"] == "errors"
+        else f"quality, {100 * row['spoiled']:3.0f} % spoiled  "
+    )
+    print(f"{row['units']:<11} {truth} | " + " | ".join(cells), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=1000, help="runs per row (200 for a quick look)")
+    runs = parser.parse_args().runs
+    began, limit = time.monotonic(), verdicts.harm_limit(JudgePolicy())
+    table = crossing_table(limit, 8000)
+    print(f"{runs} runs a row; per rule: rolled back, median candidate requests until then")
+    rows = []
+    for index, setting in enumerate(settings()):
+        rows.append(measure(setting, runs, table, index))
+        show(rows[-1])
+    for index, (added, heavy) in enumerate((added, heavy) for heavy in (False, True) for added in (0.0, 0.1, 0.5)):
+        rows.append(quality_row(added, heavy, runs, limit, 5000 + index))
+        show(rows[-1])
+    busy = [row for row in rows if row["metric"] == "errors" and not row["healthy"] and row["per_minute"] >= 600]
+    fair = [ratio for ratio, _ in map(ratios, busy) if ratio is not None]
+    healthy = [row["rules"]["ours"]["rolled_back"] for row in rows if row["healthy"]]
+    figures = {
+        "runs": runs,
+        "seconds": round(time.monotonic() - began, 1),
+        "max_false_rollback_rate": max(healthy),
+        "users_hurt_ratio_vs_best_peer": round(math.exp(sum(map(math.log, fair)) / len(fair)), 3),
+        "users_hurt_ratio_worst_row": round(max(fair), 3),
+        "users_hurt_ratio_vs_quickest_peer_that_may_cry_wolf": round(
+            math.exp(sum(math.log(anyone) for _, anyone in map(ratios, busy)) / len(busy)), 3
+        ),
+        "rows": rows,
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
