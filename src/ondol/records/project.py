@@ -20,8 +20,8 @@ class EvaluateSpec:
     target: str
     """Column that holds the truth."""
 
-    positive: Any = 1
-    """The target's value that counts as positive (classification)."""
+    positive: Any = None
+    """The target's value that counts as positive of two; None: the last one in order."""
 
     metrics: tuple[str, ...] = ()
     """Names of `evaluation.tabular`; empty: the usual ones for the kind of target."""
@@ -62,6 +62,14 @@ class GateSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class MonitorSpec:
+    """How what a model is asked is watched for drift."""
+
+    window: int = 2000
+    """Requests per look. Choose it so that a window covers what is normal: all hours, all weekdays."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One registered model: its pipeline, its evaluation, its gate."""
 
@@ -78,6 +86,7 @@ class ModelSpec:
     parameters: Json = field(default_factory=dict)
     check: CheckSpec | None = None
     gate: GateSpec = field(default_factory=GateSpec)
+    monitor: MonitorSpec = field(default_factory=MonitorSpec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +163,12 @@ class Project:
     models: dict[str, ModelSpec] = field(default_factory=dict)
     indexes: dict[str, IndexSpec] = field(default_factory=dict)
     applications: dict[str, ApplicationSpec] = field(default_factory=dict)
+    llms: dict[str, Json] = field(default_factory=dict)
+    """Providers of one's own: name to `{base_url, key: ${VARIABLE}, price, …}`."""
+
+    prices: dict[str, Any] = field(default_factory=dict)
+    """`provider/model` to `{input, output, cached}` in US dollars per million tokens, or `free`."""
+
     rollout: JudgePolicy = field(default_factory=JudgePolicy)
     budgets: tuple[BudgetSpec, ...] = ()
     alerts: tuple[Json, ...] = ()

@@ -1,0 +1,204 @@
+"""Goes round the loop by itself: looks at what is on record, does what `actions.next_actions` says, waits, looks again.
+
+Level-triggered: everything it knows it reads afresh, everything it does may be done twice. It may be killed anywhere.
+What it cannot do itself (turn resources into servers, start processes) it is given by the composition root.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from ondol.base import errors, hashing, ids
+from ondol.base.settings import Settings
+from ondol.formats import project as projects
+from ondol.loop import actions, watch
+from ondol.loop.actions import Action, ModelState
+from ondol.records.project import Project
+from ondol.records.rollout import Decision
+from ondol.registry.models import RegisteredModel
+from ondol.rollout import controller
+from ondol.store import releases, rollouts, routes
+from ondol.store.blobs import Blobs
+from ondol.store.connection import Store
+
+_log = logging.getLogger(__name__)
+_FAST, _SLOW = 0.25, 2.0  # seconds between looks at rollouts and resources; at aliases, drift and releases that wait
+
+
+class Aliases(Protocol):
+    """What the conductor needs of the registry; it may be away (MLflow is still starting)."""
+
+    def mirror(self) -> int: ...
+
+    def models(self) -> list[RegisteredModel]: ...
+
+    def set_alias(self, name: str, alias: str, version: str) -> None: ...
+
+
+class Retraining(Protocol):
+    """Somebody else's process that walks round the loop."""
+
+    def start(self, model: str, because: str) -> None: ...
+
+    def running(self, model: str) -> bool: ...
+
+
+@dataclass(slots=True)
+class Hands:
+    """What the conductor is given to act with."""
+
+    reconcile: Sequence[Callable[[], object]] = ()
+    """Controllers of resources, called every tick."""
+
+    registry: Aliases | None = None
+    retraining: Retraining | None = None
+    errors: dict[str, str] = field(default_factory=dict)
+    """What failed last, by what was being done: said once, not every tick."""
+
+
+class Conductor:
+    """One conductor; several may run, the database keeps them from doing anything twice."""
+
+    def __init__(self, store: Store, settings: Settings, hands: Hands) -> None:
+        self._store, self._settings, self._hands = store, settings, hands
+        self._blobs = Blobs(settings.blobs)
+
+    def run(self, stop: threading.Event) -> None:
+        """Tick until told to stop."""
+        slow_at = 0.0
+        while not stop.is_set():
+            self.fast()
+            if time.monotonic() >= slow_at:
+                self.slow()
+                slow_at = time.monotonic() + _SLOW
+            stop.wait(_FAST)
+
+    def fast(self) -> None:
+        """Reconcile resources and judge rollouts."""
+        for number, controller_of in enumerate(self._hands.reconcile):
+            self._try(f"controller {number}", controller_of)
+        self._try("rollouts", lambda: controller.tick(self._store))
+
+    def slow(self) -> None:
+        """Watch for drift, mirror runs, and act on every model of the project."""
+        project = self._project()
+        if self._hands.registry is not None:
+            self._try("mirror", self._hands.registry.mirror)
+        if project is None:
+            return
+        for model, spec in project.models.items():
+            self._try(f"watch {model}", partial(watch.look, self._store, self._blobs, model, spec.monitor.window))
+            self._try(f"act {model}", partial(self._act, model, project))
+
+    def _try(self, what: str, do: Callable[[], object]) -> None:
+        """One thing that fails must not keep the others from being done."""
+        try:
+            do()
+        except Exception as error:  # noqa: BLE001
+            if self._hands.errors.get(what) != str(error):
+                _log.warning("%s: %s", what, error, exc_info=not isinstance(error, errors.OndolError))
+            self._hands.errors[what] = str(error)
+        else:
+            self._hands.errors.pop(what, None)
+
+    def _project(self) -> Project | None:
+        try:
+            return projects.load(self._settings.project)
+        except errors.NotFoundError:
+            return None
+        except errors.OndolError as error:
+            if self._hands.errors.get("project") != str(error):
+                _log.warning("ondol.yaml: %s", error)
+            self._hands.errors["project"] = str(error)
+            return None
+
+    def _act(self, model: str, project: Project) -> None:
+        for action in actions.next_actions(self.state(model, project)):
+            self._do(action, project)
+
+    def state(self, model: str, project: Project) -> ModelState:
+        """Read what is on record about one model."""
+        route = routes.get(self._store, model)
+        champion = self._champion(model)
+        version = ""
+        if route is not None:
+            version = str(releases.get(self._store, route.stable).manifest.get("version", ""))
+        retraining = self._hands.retraining
+        return ModelState(
+            model=model,
+            stable=route.stable if route else "",
+            on_trial=route.candidate if route else "",
+            waiting=self._waiting(model, route.stable if route else ""),
+            drifted=self._drifted(model),
+            retraining=bool(retraining and retraining.running(model)),
+            retrain_on_drift=retraining is not None and "drift" in project.retrain.on,
+            champion=champion,
+            serving_version=version,
+        )
+
+    def _champion(self, model: str) -> str:
+        if self._hands.registry is None:
+            return ""
+        found = next((one for one in self._hands.registry.models() if one.name == model), None)
+        return found.aliases.get("champion", "") if found else ""
+
+    def _waiting(self, model: str, stable: str) -> tuple[str, ...]:
+        """Return releases that passed a gate and were neither served, tried nor superseded, oldest first."""
+        tried = {one.candidate for one in rollouts.of_service(self._store, model)} | {stable}
+        tried |= {one.stable for one in rollouts.of_service(self._store, model)}
+        tried |= {
+            str(one.evidence.get("release")) for one in rollouts.decisions(self._store, model, "supersede", limit=1000)
+        }
+        passed = [
+            str(one.evidence.get("release", ""))
+            for one in reversed(rollouts.decisions(self._store, model, "gate", limit=1000))
+            if one.verdict == "pass"
+        ]
+        return tuple(dict.fromkeys(one for one in passed if one and one not in tried))
+
+    def _drifted(self, model: str) -> str:
+        """Return the newest drift that no retraining answered; one that a newer release made void does not count."""
+        found = rollouts.decisions(self._store, model, "drift", limit=1)
+        if not found or found[0].verdict != "drift":
+            return ""
+        route = routes.get(self._store, model)
+        if route is None or found[0].evidence.get("release") != route.stable:
+            return ""
+        answered = {str(one.evidence.get("release")) for one in rollouts.decisions(self._store, model, "retrain")}
+        return "" if route.stable in answered else found[0].id
+
+    def _do(self, action: Action, project: Project) -> None:
+        if isinstance(action, actions.StartRollout):
+            controller.start(self._store, action.model, action.release, project.rollout)
+        elif isinstance(action, actions.Supersede):
+            newer = hashing.short(action.by)
+            self._decide(
+                action.model, "supersede", "superseded", f"a newer release {newer} waits", {"release": action.release}
+            )
+        elif isinstance(action, actions.Retrain):
+            self._retrain(action)
+        elif self._hands.registry is not None:
+            self._hands.registry.set_alias(action.model, "champion", action.version)
+            self._decide(
+                action.model, "alias", "moved", f"champion is version {action.version}, which serves",
+                {"version": action.version},
+            )  # fmt: skip
+
+    def _retrain(self, action: actions.Retrain) -> None:
+        """Write the decision first: a crash after it costs one retraining, a crash before it would start two."""
+        assert self._hands.retraining is not None  # `retrain_on_drift` is false without it
+        drift = rollouts.decision(self._store, action.because)
+        evidence = {"because": action.because, "release": drift.evidence.get("release", "")}
+        self._decide(action.model, "retrain", "started", f"because of {drift.reason}", evidence)
+        self._hands.retraining.start(action.model, action.because)
+
+    def _decide(self, subject: str, action: str, verdict: str, reason: str, evidence: dict[str, object]) -> None:
+        rollouts.decide(
+            self._store, Decision(ids.new_id("decision"), time.time(), subject, action, verdict, reason, evidence)
+        )

@@ -1,0 +1,111 @@
+"""Scores a model on held-out rows, beside the champion on the same rows.
+
+Loads models (which runs their code): must not be called in the control process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ondol.evaluation import comparison, tabular
+from ondol.evaluation.tabular import Predictions
+from ondol.records.evaluation import Comparison, Score
+from ondol.records.project import EvaluateSpec, GateSpec
+from ondol.serving import loading
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+_MAX_SLICES = 12  # per column, the largest ones: a gate is no place for a thousand tests
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A candidate's scores, and how it compares."""
+
+    features: tuple[str, ...]
+    """Columns the model takes, in its order."""
+
+    scores: tuple[Score, ...]
+    primary: str
+    """The loss that is compared row by row."""
+
+    champion: Comparison | None
+    """Against the release that serves; None when there is none."""
+
+    baseline: Comparison
+    """Against a model that always says the base rates (classification) or the median (regression)."""
+
+    slices: dict[str, Comparison]
+    predictions: Predictions
+
+
+def score(candidate: Path, champion: Path | None, data: Path, spec: EvaluateSpec, gate: GateSpec) -> Scored:
+    """Score the candidate's model file on the held-out rows, in pairs with the champion's.
+
+    :raises InputError: when the rows, the models and the project do not fit together.
+    """
+    from ondol.data import tables
+
+    frame = tables.read(data)
+    model = loading.load(candidate).model
+    predictions = tabular.predict(model, frame, spec.target, spec.positive)
+    frame = frame[frame[spec.target].notna()].reset_index(drop=True)  # the rows that `predict` kept
+    primary = gate.primary or tabular.LOSSES[predictions.kind][0]
+    mine = tabular.losses(predictions, primary)
+    theirs = None
+    if champion is not None:
+        other = tabular.predict(loading.load(champion).model, frame, spec.target, spec.positive)
+        theirs = tabular.losses(other, primary)
+    base = tabular.losses(_constant(predictions), primary)
+    return Scored(
+        features=_features(model, frame, spec.target),
+        scores=tuple(tabular.evaluate(predictions, frame, spec.slices, spec.metrics)),
+        primary=primary,
+        champion=_compared(mine, theirs, primary, gate.level),
+        baseline=comparison.paired_bootstrap(mine, base, metric=primary, level=gate.level),
+        slices={} if theirs is None else _slices(frame, spec.slices, mine, theirs, primary, gate.level),
+        predictions=predictions,
+    )
+
+
+def _features(model: Any, frame: pd.DataFrame, target: str) -> tuple[str, ...]:
+    fitted = [str(name) for name in getattr(model, "feature_names_in_", [])]
+    return tuple(fitted or [str(name) for name in frame.columns if name != target])
+
+
+def _constant(predictions: Predictions) -> Predictions:
+    """Return what a model would say that has only seen how often each answer is right."""
+    import numpy as np
+
+    labels = predictions.labels
+    if predictions.kind == "multiclass":
+        shares = np.bincount(labels.astype(np.intp), minlength=len(predictions.classes)) / len(labels)
+        return replace(predictions, values=np.tile(shares, (len(labels), 1)))
+    centre = float(labels.mean() if predictions.kind == "binary" else np.median(labels))
+    return replace(predictions, values=np.full(len(labels), centre))
+
+
+def _compared(mine: Floats, theirs: Floats | None, metric: str, level: float) -> Comparison | None:
+    return None if theirs is None else comparison.paired_bootstrap(mine, theirs, metric=metric, level=level)
+
+
+def _slices(
+    frame: pd.DataFrame, columns: tuple[str, ...], mine: Floats, theirs: Floats, metric: str, level: float
+) -> dict[str, Comparison]:
+    """Compare on the largest values of each slicing column."""
+    found: dict[str, Comparison] = {}
+    for column in columns:
+        values = frame[column].astype(str)
+        for value in values.value_counts().index[:_MAX_SLICES]:
+            chosen = (values == value).to_numpy()
+            found[f"{column}={value}"] = comparison.paired_bootstrap(
+                mine[chosen], theirs[chosen], metric=metric, level=level, resamples=500, kind="percentile"
+            )
+    return found

@@ -1,0 +1,100 @@
+"""Watches what a service is asked and answers, window by window, for drift against its release's reference.
+
+A window is a number of requests, not a span of time: a quiet service is judged on as much as a busy one. Every window
+that was looked at leaves a decision, drifted or not.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from ondol.base import ids
+from ondol.loop import reference
+from ondol.records import codec
+from ondol.records.rollout import Decision, Observation
+from ondol.store import counters, observations, rollouts, routes
+from ondol.store.blobs import Blobs
+from ondol.store.connection import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def look(store: Store, blobs: Blobs, service: str, window: int) -> Decision | None:
+    """Judge the next full window of a service; return the decision, or None when there is no full window yet.
+
+    :param window: requests in a window.
+
+    The position moves on after the decision, so that a crash between the two looks at the same window again.
+    """
+    route = routes.get(store, service)
+    if route is None or route.kind != "model":
+        return None
+    position = int(counters.fact(store, f"watch/{service}") or 0)
+    found = observations.after(store, service, position, window)
+    if len(found) < window:
+        return None
+    kept = reference.load(store, blobs, route.stable)
+    end = found[-1][0]
+    decision = None
+    if kept is not None:
+        current = frame_of([one for _, one in found], [str(name) for name in kept.columns])
+        decision = _judge(service, route.stable, kept, current, position, end)
+        rollouts.decide(store, decision)
+    counters.put_fact(store, f"watch/{service}", end)
+    return decision
+
+
+def frame_of(rows: list[Observation], columns: list[str]) -> pd.DataFrame:
+    """Return logged requests as a table with the reference's columns; what a request did not say is missing."""
+    import pandas as pd
+
+    features = [name for name in columns if name != reference.PREDICTION]
+    records: list[dict[str, Any]] = []
+    for row in rows:
+        if not row.features or row.status >= 400:
+            continue
+        given = json.loads(row.features)
+        given = given[0] if isinstance(given, list) and given and isinstance(given[0], (list, dict)) else given
+        record = given if isinstance(given, dict) else dict(zip(features, given, strict=False))
+        if reference.PREDICTION in columns:
+            record = {**record, reference.PREDICTION: chance_of(row.prediction)}
+        records.append(record)
+    return pd.DataFrame(records).reindex(columns=columns)
+
+
+def chance_of(prediction: str) -> float | None:
+    """Return one number for a logged prediction: the last class' probability, or the prediction itself."""
+    try:
+        value = json.loads(prediction)
+    except ValueError:
+        return None
+    while isinstance(value, list) and value:
+        value = value[-1]
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _judge(service: str, release: str, kept: pd.DataFrame, current: pd.DataFrame, start: int, end: int) -> Decision:
+    from ondol.data import drift
+
+    predicted = reference.PREDICTION if reference.PREDICTION in kept.columns else ""
+    report = drift.compare(kept, current, prediction=predicted)
+    names = report.names()
+    said = f"{len(names)} of {len(kept.columns)} columns drifted in {len(current):,} requests" + (
+        f": {', '.join(names[:5])}" if names else ""
+    )
+    return Decision(
+        id=ids.new_id("decision"),
+        at=time.time(),
+        subject=service,
+        action="drift",
+        verdict="drift" if report.drifted else "stable",
+        reason=said,
+        evidence={
+            "release": release,
+            "window": [start, end],
+            "report": codec.plain(report),
+        },
+    )
