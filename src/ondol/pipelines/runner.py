@@ -87,10 +87,12 @@ def run(
         if not resume:
             (folder / _PIPELINE_FILE).write_text(compiled.text, encoding="utf-8")
         prior = _finished_tasks(record, store, settings.home) if resume else {}
+        attempts = {task.name: task.attempt for task in record.tasks}
         record = replace(record, state="running", ended_at=0.0, error="", tasks=())
         runs.put(store, record)
         workers = Workers(folder, environ or {})
         runner = _Runner(compiled, record, store, settings, progress, workers, use_cache, prior, slots)
+        runner.attempts = attempts
         return runner.to_the_end()
 
 
@@ -203,7 +205,7 @@ class _Runner(Walk):
         self.done: queue.SimpleQueue[tuple[Ready, TaskRun, Outcome]] = queue.SimpleQueue()
         self.running: dict[str, TaskRun] = {}
         self.later: list[tuple[float, int, Ready]] = []
-        self.attempts = {task.name: task.attempt for task in record.tasks}
+        self.attempts: dict[str, int] = {}  # how often each task was started, over all resumptions
         self.tries: dict[str, int] = {}
         self.error: errors.ComponentError | None = None
         self.stage = f"pipeline {record.name}"

@@ -53,7 +53,9 @@ def run(work: Work, worker: Callable[[], Worker], blobs: Blobs) -> Outcome:
         (work.folder / "job.json").write_text(json.dumps(_job(work), ensure_ascii=False), encoding="utf-8")
         code = worker().run(work.folder).result()
     except WorkerDied as error:
-        return Outcome(error=_died(work, -signal.SIGKILL, str(error)))
+        words = str(error) or _tail(work.folder / "log.txt")
+        way_out = "Run again with `--resume` to go on: finished steps are kept."
+        return Outcome(error=_failed(work, "lost its worker process", way_out=way_out, details=words))
     except OSError as error:
         return Outcome(error=_failed(work, f"cannot be started: {error}", way_out="Free some disk space."))
     if code != 0:
@@ -135,7 +137,7 @@ def _raised(work: Work, code: int) -> errors.ComponentError:
     try:
         report: Mapping[str, Any] = json.loads((work.folder / "error.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return _died(work, code, "")
+        return _died(work, code)
     way_out = f"The whole log: {work.folder / 'log.txt'}. Correct the component and run again: finished steps are kept."
     if report.get("module"):
         way_out = (
@@ -145,14 +147,14 @@ def _raised(work: Work, code: int) -> errors.ComponentError:
     return _failed(work, f"failed: {message}", where=report["where"], way_out=way_out, details=report["trace"])
 
 
-def _died(work: Work, code: int, words: str) -> errors.ComponentError:
+def _died(work: Work, code: int) -> errors.ComponentError:
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
         reason = f"its process was killed by {name}"
         way_out = "SIGKILL without anybody's hand is usually memory running out; run again with `--resume` to go on."
     else:
         reason, way_out = f"its process ended with exit code {code}", "See the log; run again with `--resume` to go on."
-    return _failed(work, reason, way_out=way_out, details=words or _tail(work.folder / "log.txt"))
+    return _failed(work, reason, way_out=way_out, details=_tail(work.folder / "log.txt"))
 
 
 def _tail(path: Path) -> str:

@@ -129,7 +129,8 @@ class Walk:
             self._step(node, body, inputs)
 
     def _skip(self, node: Node, why: str) -> None:
-        self.note(node, TaskRun(node.path, "skipped", error=why))
+        graph = isinstance(node.component.body, Graph)
+        self.note(node, TaskRun(node.path, "skipped", error=why, graph=graph))
         self.finish(node, Ended("skipped", error=why))
 
     def _open(self, node: Node, graph: Graph, inputs: Inputs) -> None:

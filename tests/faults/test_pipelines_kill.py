@@ -1,0 +1,142 @@
+"""Killed runners, killed workers, two runners at once: finished steps are kept, nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.behaviour import pipeline_tools as tools
+
+from ondol.base import errors
+from ondol.base.settings import Settings
+from ondol.store import runs
+from ondol.store.connection import Store
+
+_RUN = """
+import sys
+from pathlib import Path
+from ondol.base.settings import Settings
+from ondol.pipelines import runner
+from ondol.store.connection import Store
+home, source, path, gate, resume = sys.argv[1:]
+settings = Settings(home=Path(home), project=Path(home))
+with Store(settings.database) as store:
+    runner.run(Path(source), {"path": path, "gate": gate}, store=store, settings=settings, resume=resume or None)
+"""
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tools.compile_samples(tmp_path_factory.mktemp("samples"))
+
+
+class Held:
+    """A run in a process of its own that has finished its first step and waits in its second."""
+
+    def __init__(self, samples: Path, home: Settings, folder: Path) -> None:
+        self.source, self.home = samples / "held.yaml", home
+        self.path, self.gate = folder / "lines.txt", folder / "gate"
+        self.process = self.start("")
+        tools.wait_until(lambda: len(self.lines()) == 2)
+        self.step_pid = int(self.lines()[1].split()[1])
+
+    def lines(self) -> list[str]:
+        return self.path.read_text().splitlines() if self.path.exists() else []
+
+    def start(self, resume: str) -> subprocess.Popen[bytes]:
+        arguments = [str(part) for part in (self.home.home, self.source, self.path, self.gate)]
+        return subprocess.Popen([sys.executable, "-c", _RUN, *arguments, resume], stderr=subprocess.PIPE)
+
+    def parameters(self) -> dict[str, str]:
+        return {"path": str(self.path), "gate": str(self.gate)}
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def held(samples: Path, home: Settings, tmp_path: Path) -> Iterator[Held]:
+    running = Held(samples, home, tmp_path)
+    yield running
+    running.end()
+
+
+def test_a_killed_runner_leaves_no_step_and_is_resumed(held: Held, home: Settings, store: Store) -> None:
+    os.kill(held.process.pid, signal.SIGKILL)
+    held.process.wait()
+    tools.wait_until(lambda: not tools.alive(held.step_pid))
+    left = runs.get(store, "latest")
+    assert left.state == "running"
+    assert {task.name: task.state for task in left.tasks} == {"count-line": "succeeded", "hold": "running"}
+    held.gate.touch()
+    done = tools.run(held.source, store, home, resume=left.id)
+    assert (done.id, done.state) == (left.id, "succeeded")
+    assert [line.split()[0] for line in held.lines()] == ["first", "second", "second", "third"]
+    assert tools.task(done, "hold").attempt == 2
+
+
+def test_a_killed_worker_fails_its_step_and_the_run_is_resumed(held: Held, home: Settings, store: Store) -> None:
+    stat = Path(f"/proc/{held.step_pid}/stat").read_text()
+    os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)  # the step's parent: the warm worker
+    _, said = held.process.communicate(timeout=30)
+    assert b"lost its worker process" in said
+    tools.wait_until(lambda: not tools.alive(held.step_pid))
+    assert runs.get(store, "latest").state == "failed"
+    held.gate.touch()
+    done = tools.run(held.source, store, home, resume="latest")
+    assert [line.split()[0] for line in held.lines()] == ["first", "second", "second", "third"]
+    assert done.state == "succeeded"
+
+
+def test_an_interrupted_runner_stops_its_steps_and_says_so(held: Held, home: Settings, store: Store) -> None:
+    held.process.send_signal(signal.SIGINT)
+    held.process.communicate(timeout=30)
+    tools.wait_until(lambda: not tools.alive(held.step_pid))
+    left = runs.get(store, "latest")
+    assert left.state == "cancelled"
+    assert tools.task(left, "hold").state == "cancelled"
+    held.gate.touch()
+    assert tools.run(held.source, store, home, resume=left.id).state == "succeeded"
+
+
+def test_a_run_that_is_running_is_not_resumed_a_second_time(held: Held, home: Settings, store: Store) -> None:
+    with pytest.raises(errors.ConflictError, match="is running"):
+        tools.run(held.source, store, home, resume="latest")
+    held.gate.touch()
+    assert held.process.wait(30) == 0
+    assert runs.get(store, "latest").state == "succeeded"
+
+
+def test_a_changed_pipeline_is_not_resumed(held: Held, home: Settings, store: Store) -> None:
+    os.kill(held.process.pid, signal.SIGKILL)
+    held.process.wait()
+    held.source.write_text(held.source.read_text() + "\n# changed\n")
+    with pytest.raises(errors.StateError, match="the pipeline changed"):
+        tools.run(held.source, store, home, resume="latest")
+
+
+def test_runs_at_once_in_one_home(samples: Path, home: Settings, store: Store) -> None:
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            with Store(home.database) as opened:
+                done = tools.run(samples / "nested.yaml", opened, home, {"number": number}, use_cache=False)
+                assert tools.task(done, "twice-2/increase-2").parameters["Output"] == number + 4
+        except BaseException as error:  # noqa: BLE001 - told to the test's own thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
