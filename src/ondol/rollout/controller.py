@@ -45,6 +45,9 @@ def start(store: Store, service: str, candidate_digest: str, policy: JudgePolicy
     with store.write() as tx:
         route = _route_in(tx, service)
         running = rollouts.progressing_in(tx, service)
+        if running and route.rollout != running.id:
+            _taken_over(tx, running, route, now)
+            running = None
         if running and running.candidate == candidate.digest:
             return running
         if running:

@@ -1,0 +1,133 @@
+"""Any sequence of traffic, verdicts, hands, restarts and clashes leaves one consistent story."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from ondol.base import errors
+from ondol.records.release import ModelManifest
+from ondol.records.rollout import JudgePolicy, Observation, Route
+from ondol.rollout import controller, judge, split, watching
+from ondol.store import loads, observations, releases, rollouts, routes
+from ondol.store.connection import Store
+
+POLICY = JudgePolicy(
+    steps=(20.0, 50.0, 100.0), metrics=("error_rate",), margin=0.05, min_requests=10, max_requests=2000, bake_seconds=5
+)
+
+
+class Rollouts(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.store = Store(Path(self.folder.name) / "ondol.db")
+        self.digests: list[str] = []
+        self.served = 0
+        self.rolled_back: set[str] = set()
+
+    def teardown(self) -> None:
+        self.store.close()
+        self.folder.cleanup()
+
+    @initialize()
+    def serve(self) -> None:
+        for name in "abc":
+            self.digests.append(releases.put(self.store, "s", ModelManifest(name, f"file:///{name}")).digest)
+        routes.put(self.store, Route("s", "model", self.digests[0]))
+
+    def route(self) -> Route:
+        route = routes.get(self.store, "s")
+        assert route is not None
+        return route
+
+    @rule(which=st.integers(0, 2))
+    def start(self, which: int) -> None:
+        try:
+            rollout = controller.start(self.store, "s", self.digests[which], POLICY)
+        except (errors.ConflictError, errors.StateError):
+            return
+        assert self.route().rollout == rollout.id
+
+    @rule(n=st.integers(1, 400), broken=st.sampled_from([0.0, 0.0, 0.5]), labelled=st.booleans())
+    def traffic(self, n: int, broken: float, labelled: bool) -> None:
+        route, batch = self.route(), []
+        for index in range(n):
+            self.served += 1
+            name = f"r{self.served}"
+            arm = split.assign(route, name)
+            bad = arm == "candidate" and index % 2 < 2 * broken
+            batch.append(
+                Observation(name, time.time(), "s", "d", arm, name, 500 if bad else 200, 1.0, route.rollout,
+                            prediction="0", weight=route.weight)
+            )  # fmt: skip
+        observations.append(self.store, batch)
+        if labelled:
+            observations.label(self.store, {one.id: "0" for one in batch})
+
+    @rule(which=st.integers(0, 2), state=st.sampled_from(["Loaded", "Loading", "FailedToLoad"]))
+    def load(self, which: int, state: loads.State) -> None:
+        loads.put(self.store, "s", self.digests[which], state)
+
+    @rule(later=st.sampled_from([0.0, 10.0]))
+    def tick(self, later: float) -> None:
+        for decision in controller.tick(self.store, time.time() + later):
+            if decision.action == "promote":
+                found = {one.release: one.state for one in loads.every(self.store, "s")}
+                assert found[decision.evidence["candidate"]] == "Loaded"
+        assert controller.tick(self.store, time.time() + later) == [] or self.route().rollout
+
+    @rule()
+    def restart(self) -> None:
+        for rollout in rollouts.of_service(self.store, "s"):
+            watching.forget(self.store, rollout.id)
+
+    @rule(action=st.sampled_from(["promote", "abort", "rollback"]))
+    def by_hand(self, action: str) -> None:
+        try:
+            getattr(controller, action)(self.store, "s", "by hand")
+        except (errors.StateError, errors.ConflictError):
+            return
+
+    @precondition(lambda self: bool(self.digests))
+    @rule(which=st.integers(0, 2))
+    def somebody_else_moves_the_route(self, which: int) -> None:
+        cleared = replace(self.route(), candidate="", weight=0.0, rollout="", salt="", previous="")
+        routes.put(self.store, replace(cleared, stable=self.digests[which]))
+
+    @invariant()
+    def one_story(self) -> None:
+        if not self.digests:
+            return
+        route = self.route()
+        every = rollouts.of_service(self.store, "s")
+        decisions = rollouts.decisions(self.store, "s", limit=10_000)
+        assert sum(one.state == "progressing" for one in every) <= 1
+        for rollout in every:
+            mine = [one for one in decisions if one.evidence.get("rollout") == rollout.id]
+            terminal = [one for one in mine if one.verdict != "progressing"]
+            assert len(terminal) == (rollout.state != "progressing")
+            if rollout.state != "progressing":
+                assert route.rollout != rollout.id
+                assert terminal[0].verdict == rollout.state
+            if terminal and "facts" in terminal[0].evidence and not terminal[0].evidence.get("by_hand"):
+                assert judge.replay(terminal[0].evidence).action == terminal[0].action
+        if route.rollout:
+            assert route.candidate
+            assert rollouts.get(self.store, route.rollout).state == "progressing"
+            assert route.weight in POLICY.steps
+        else:
+            assert (route.candidate, route.weight) == ("", 0.0)
+        assert route.stable in self.digests
+
+
+TestRollouts = Rollouts.TestCase
+TestRollouts.settings = settings(
+    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
