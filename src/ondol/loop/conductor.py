@@ -19,6 +19,7 @@ from ondol.base.settings import Settings
 from ondol.formats import project as projects
 from ondol.loop import actions, watch
 from ondol.loop.actions import Action, ModelState
+from ondol.loop.cycle import ASKED_FOR
 from ondol.records.project import Project
 from ondol.records.rollout import Decision
 from ondol.registry.models import RegisteredModel
@@ -170,8 +171,18 @@ class Conductor:
         route = routes.get(self._store, model)
         if route is None or found[0].evidence.get("release") != route.stable:
             return ""
-        answered = {str(one.evidence.get("release")) for one in rollouts.decisions(self._store, model, "retrain")}
-        return "" if route.stable in answered else found[0].id
+        return "" if self._answered(model, route.stable) else found[0].id
+
+    def _answered(self, model: str, release: str) -> bool:
+        """Whether a retraining because of drift has come to a verdict, or failed, while this release served.
+
+        One retraining per release: when its model does not pass the gate, training the same again would not either.
+        """
+        gates = rollouts.decisions(self._store, model, "gate", limit=1000)
+        if any(one.evidence.get("champion") == release and one.evidence.get("because") != ASKED_FOR for one in gates):
+            return True
+        retrainings = rollouts.decisions(self._store, model, "retrain", limit=1000)
+        return any(one.evidence.get("release") == release and one.verdict == "failed" for one in retrainings)
 
     def _do(self, action: Action, project: Project) -> None:
         if isinstance(action, actions.StartRollout):
@@ -191,11 +202,10 @@ class Conductor:
             )  # fmt: skip
 
     def _retrain(self, action: actions.Retrain) -> None:
-        """Write the decision first: a crash after it costs one retraining, a crash before it would start two."""
         assert self._hands.retraining is not None  # `retrain_on_drift` is false without it
         drift = rollouts.decision(self._store, action.because)
         evidence = {"because": action.because, "release": drift.evidence.get("release", "")}
-        self._decide(action.model, "retrain", "started", f"because of {drift.reason}", evidence)
+        self._decide(action.model, "retrain", "started", f"because of drift: {drift.reason}", evidence)
         self._hands.retraining.start(action.model, action.because)
 
     def _decide(self, subject: str, action: str, verdict: str, reason: str, evidence: dict[str, object]) -> None:

@@ -6,11 +6,13 @@ may be repeated: finished pipeline steps are reused, the same model is the same 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -29,6 +31,8 @@ from ondol.registry.models import ModelVersion
 from ondol.store import releases, resources, rollouts, routes
 
 CHAMPION = "champion"
+ASKED_FOR = "asked for"
+"""Why a walk is made that nobody but a person asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ def spec_of(context: Context, model: str) -> ModelSpec:
 
 
 def walk(
-    context: Context, model: str, parameters: Mapping[str, Any] | None = None, because: str = "asked for"
+    context: Context, model: str, parameters: Mapping[str, Any] | None = None, because: str = ASKED_FOR
 ) -> Outcome:
     """Go round once.
 
@@ -73,9 +77,19 @@ def walk(
     :raises InputError: when data, pipeline or project are wrong.
     :raises ComponentError: when a pipeline step fails.
     """
+    with _alone(context, model):
+        try:
+            return _walk(context, model, parameters or {}, because)
+        except Exception as error:
+            if because != ASKED_FOR:
+                _retraining_failed(context, model, because, error)
+            raise
+
+
+def _walk(context: Context, model: str, parameters: Mapping[str, Any], because: str) -> Outcome:
     spec = spec_of(context, model)
     checked = _check_file(context, spec)
-    run = _run(context, spec, parameters or {})
+    run = _run(context, spec, parameters)
     if checked is None and spec.check is not None:
         checked = _check(context, _output(run, spec.check.data, "check.data").path, spec.check.schema)
     candidate = _output(run, spec.model, "model")
@@ -92,31 +106,73 @@ def walk(
     version, release = None, None
     if gate.verdict == "pass":
         version, release = _register(context, model, run, candidate, held_out, scored)
-    decision = Decision(
-        id=ids.new_id("decision"),
-        at=time.time(),
-        subject=model,
-        action="gate",
-        verdict=gate.verdict,
-        reason=gate.reason,
-        evidence={
-            "because": because,
-            "run": run.id,
-            "parameters": run.parameters,
-            "candidate": candidate.digest,
-            "champion": champion[0] if champion else "",
-            "data": held_out.digest,
-            "data_check": None if checked is None else checked.verdict,
-            "rules": list(gate.rules),
-            "scores": [codec.plain(one) for one in scored.scores],
-            "release": release.digest if release else "",
-            "version": version.version if version else "",
-        },
-    )
+    evidence = {
+        "because": because,
+        "run": run.id,
+        "parameters": run.parameters,
+        "candidate": candidate.digest,
+        "champion": champion[0] if champion else "",
+        "data": held_out.digest,
+        "data_check": None if checked is None else checked.verdict,
+        "gate": codec.plain(spec.gate),
+        "rules": list(gate.rules),
+        "comparison": codec.plain(scored.champion),
+        "baseline": codec.plain(scored.baseline),
+        "slices": codec.plain(scored.slices),
+        "scores": codec.plain(scored.scores),
+        "release": release.digest if release else "",
+        "version": version.version if version else "",
+    }
+    decision = Decision(ids.new_id("decision"), time.time(), model, "gate", gate.verdict, gate.reason, evidence)
     rollouts.decide(context.store, decision)
     if release is not None and champion is None:
         _serve_first(context, model)
     return Outcome(model, run, checked, scored, gate, decision, version, release)
+
+
+def is_walking(home: Path, model: str) -> bool:
+    """Whether some process walks round this model's loop now."""
+    path = _lock_path(home, model)
+    if not path.exists():
+        return False
+    with path.open("r+") as file:
+        return not _locked(file)
+
+
+def _lock_path(home: Path, model: str) -> Path:
+    return home / "loop" / f"{model}.lock"
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _alone(context: Context, model: str) -> Iterator[None]:
+    """One walk at a time per model; the kernel lets go when the process dies, however it dies."""
+    path = _lock_path(context.settings.home, model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        if not _locked(file):
+            raise errors.ConflictError(
+                f"the loop of {model!r} is being walked by another process",
+                way_out="`ondol loop status` shows it; wait for it to end.",
+                code="CON-011",
+            )
+        yield
+
+
+def _retraining_failed(context: Context, model: str, because: str, error: Exception) -> None:
+    route = routes.get(context.store, model)
+    evidence = {"because": because, "release": route.stable if route else "", "error": repr(error)}
+    rollouts.decide(
+        context.store,
+        Decision(ids.new_id("decision"), time.time(), model, "retrain", "failed", str(error), evidence),
+    )
 
 
 def _check_file(context: Context, spec: ModelSpec) -> Any:

@@ -1,0 +1,111 @@
+"""`ondol loop`: walk round the loop, and see where every model stands in it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import click
+import msgspec
+
+from ondol.cli import context as contexts
+from ondol.cli import output
+
+
+@click.group()
+def group() -> None:
+    """The closed loop: check, pipeline, evaluate, gate, register, serve, canary, monitor, respond."""
+
+
+def _parameters(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Read NAME=VALUE; a value that is JSON is taken as that, everything else as text."""
+    from ondol.base import errors
+
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise errors.UsageError(f"{pair!r} is not NAME=VALUE", where="-p", code="USE-010")
+        try:
+            found[name] = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            found[name] = value
+    return found
+
+
+@group.command()
+@click.argument("model", required=False)
+@click.option("--once", is_flag=True, help="Stop after the gate; without it the verdict of the canary is awaited too.")
+@click.option("-p", "--parameter", "pairs", multiple=True, help="Override a pipeline parameter: NAME=VALUE.")
+@click.option("--because", default="", hidden=True, help="Decision that asks for a retraining.")
+@output.json_option
+def run(model: str | None, once: bool, pairs: tuple[str, ...], because: str, as_json: bool) -> int:
+    """Train, evaluate, gate and register every model of the project (or MODEL), and serve what passes.
+
+    The first model that passes serves at once; a later one goes on trial beside the one that serves. Starts Ondol when
+    it is not running. Exit code 1 when a gate says no.
+
+    \b
+    Examples:
+      ondol loop run --once
+      ondol loop run flights -p trees=100 --once --json
+    """
+    from ondol.app import looping, supervisor
+    from ondol.base import progress
+    from ondol.cli.progress import Lines
+    from ondol.formats import project as projects
+    from ondol.loop import cycle
+    from ondol.records import codec
+
+    settings = contexts.load_settings()
+    project = projects.load(settings.project)
+    live = supervisor.ensure_running(settings)
+    settings = replace(settings, control=live.control, data=live.data)
+    watch: Any = progress.SILENT if as_json else Lines()
+    outcomes = []
+    with contexts.open_store(settings) as store:
+        context = looping.context(store, settings, project, watch)
+        for name in [model] if model else list(project.models):
+            if not as_json:
+                watch.say(f"[bold]{name}[/]")
+            outcome = cycle.walk(context, name, _parameters(pairs), because or cycle.ASKED_FOR)
+            outcomes.append(outcome)
+            if not once and outcome.release is not None:
+                looping.follow(store, name, outcome.release.digest, watch)
+    if as_json:
+        output.emit([codec.plain(one.decision) for one in outcomes], True, lambda: None)
+    return 0 if all(one.gate.verdict == "pass" for one in outcomes) else 1
+
+
+@group.command()
+@output.json_option
+def status(as_json: bool) -> None:
+    """Show where every model stands: what serves, what is on trial, what waits, what comes next."""
+    from ondol.base import hashing
+    from ondol.formats import project as projects
+    from ondol.loop import actions
+    from ondol.loop.conductor import Conductor, Hands
+    from ondol.records import codec
+
+    settings = contexts.load_settings()
+    project = projects.load(settings.project)
+    with contexts.open_store(settings) as store:
+        conductor = Conductor(store, settings, Hands())
+        states = [conductor.state(name, project) for name in project.models]
+    rows = [
+        [
+            one.model,
+            hashing.short(one.stable) or "nothing yet",
+            hashing.short(one.on_trial) or "-",
+            ", ".join(hashing.short(each) for each in one.waiting) or "-",
+            one.drifted or "-",
+            ", ".join(type(each).__name__ for each in actions.next_actions(one)) or "nothing to do",
+        ]
+        for one in states
+    ]
+    columns = ["model", "serves", "on trial", "waiting", "drift", "next"]
+    output.emit(
+        [codec.plain(one) for one in states],
+        as_json,
+        lambda: output.table(columns, rows, empty="no models in ondol.yaml"),
+    )
