@@ -425,6 +425,18 @@ def _check_references(root: Component, components: dict[str, Component]) -> None
                 if other not in tasks:
                     raise errors.InputError(f"no task {other!r} in this graph", where=where, code="INP-010")
         _refuse_cycle(component.name, tasks)
+        _refuse_recursion(component.name, component.name, components, set())
+
+
+def _refuse_recursion(start: str, current: str, components: dict[str, Component], seen: set[str]) -> None:
+    component = components.get(current)
+    if component is None or current in seen or not isinstance(component.body, Graph):
+        return
+    seen.add(current)
+    for task in component.body.tasks.values():
+        if task.component == start:
+            raise errors.InputError(f"the component {start!r} contains itself", where=start, code="INP-010")
+        _refuse_recursion(start, task.component, components, seen)
 
 
 def _refuse_cycle(graph: str, tasks: dict[str, Task]) -> None:
