@@ -34,6 +34,7 @@ def test_drift_is_answered_once_and_only_where_the_project_asks_for_it() -> None
     assert actions.next_actions(drifted) == (Retrain("flights", "decision-1"),)
     assert actions.next_actions(replace(drifted, retraining=True)) == ()
     assert actions.next_actions(replace(drifted, retrain_on_drift=False)) == ()
+    assert actions.next_actions(replace(drifted, held="an audit")) == ()
 
 
 def test_the_alias_follows_what_serves() -> None:

@@ -109,3 +109,38 @@ def status(as_json: bool) -> None:
         as_json,
         lambda: output.table(columns, rows, empty="no models in ondol.yaml"),
     )
+
+
+@group.command()
+@click.argument("model")
+@click.option("--reason", required=True, help="Why; shown to whoever wonders.")
+def hold(model: str, reason: str) -> None:
+    """Hold back automatic retraining of MODEL, until `ondol loop release`.
+
+    \b
+    Example:
+      ondol loop hold flights --reason "audit of the training data"
+    """
+    _set_hold(model, reason)
+
+
+@group.command()
+@click.argument("model")
+def release(model: str) -> None:
+    """Let MODEL be retrained automatically again."""
+    _set_hold(model, "")
+
+
+def _set_hold(model: str, reason: str) -> None:
+    from ondol.base import errors
+    from ondol.formats import project as projects
+    from ondol.loop import standing
+
+    settings = contexts.load_settings()
+    project = projects.load(settings.project)
+    if model not in project.models:
+        known = ", ".join(project.models) or "none"
+        raise errors.NotFoundError(f"no model {model!r} in the project", way_out=f"There are: {known}.", code="NOF-011")
+    with contexts.open_store(settings) as store:
+        standing.hold(store, model, reason)
+    print(f"retraining of {model} is " + (f"held: {reason}" if reason else "released"))

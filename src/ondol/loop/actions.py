@@ -27,6 +27,9 @@ class ModelState:
     """The newest finding of drift that no retraining has answered; empty when there is none."""
 
     retraining: bool = False
+    held: str = ""
+    """Why somebody holds retraining back; empty when nobody does."""
+
     retrain_on_drift: bool = False
     champion: str = ""
     """Version the alias `champion` points to."""
@@ -78,7 +81,7 @@ def next_actions(state: ModelState) -> tuple[Action, ...]:
         newest = state.waiting[-1]
         actions += [Supersede(state.model, older, newest) for older in state.waiting[:-1]]
         actions.append(StartRollout(state.model, newest))
-    elif state.drifted and state.retrain_on_drift and not state.retraining and not state.on_trial:
+    elif state.drifted and state.retrain_on_drift and not (state.held or state.retraining or state.on_trial):
         actions.append(Retrain(state.model, state.drifted))
     if state.serving_version and state.champion and state.serving_version != state.champion:
         actions.append(PointAlias(state.model, state.serving_version))

@@ -17,7 +17,7 @@ from typing import Protocol
 from ondol.base import errors, hashing, ids
 from ondol.base.settings import Settings
 from ondol.formats import project as projects
-from ondol.loop import actions, watch
+from ondol.loop import actions, standing, watch
 from ondol.loop.actions import Action, ModelState
 from ondol.loop.cycle import ASKED_FOR
 from ondol.records.project import Project
@@ -138,6 +138,7 @@ class Conductor:
             waiting=self._waiting(model, route.stable if route else ""),
             drifted=self._drifted(model),
             retraining=bool(retraining and retraining.running(model)),
+            held=standing.held(self._store, model),
             retrain_on_drift=retraining is not None and "drift" in project.retrain.on,
             champion=champion,
             serving_version=version,

@@ -18,7 +18,7 @@ import yaml
 
 from ondol.base import errors, hashing, ids
 from ondol.gates import rules
-from ondol.loop import reference, scoring
+from ondol.loop import reference, scoring, standing
 from ondol.loop.context import Context
 from ondol.pipelines import runner
 from ondol.records import codec
@@ -89,7 +89,7 @@ def walk(
 def _walk(context: Context, model: str, parameters: Mapping[str, Any], because: str) -> Outcome:
     spec = spec_of(context, model)
     checked = _check_file(context, spec)
-    run = _run(context, spec, parameters)
+    run = _run(context, model, spec, parameters)
     if checked is None and spec.check is not None:
         checked = _check(context, _output(run, spec.check.data, "check.data").path, spec.check.schema)
     candidate = _output(run, spec.model, "model")
@@ -195,11 +195,11 @@ def _check(context: Context, path: str, schema: str) -> Any:
     return report
 
 
-def _run(context: Context, spec: ModelSpec, parameters: Mapping[str, Any]) -> PipelineRun:
+def _run(context: Context, model: str, spec: ModelSpec, parameters: Mapping[str, Any]) -> PipelineRun:
     environ = {"MLFLOW_TRACKING_URI": context.tracking_uri} if context.tracking_uri else {}
     return runner.run(
         context.root / spec.pipeline,
-        {**spec.parameters, **parameters},
+        {**spec.parameters, **standing.parameters(context.store, model), **parameters},
         store=context.store,
         settings=context.settings,
         progress=context.progress,
