@@ -39,7 +39,7 @@ def find(place: str, base: Path | None = None) -> Path:
         path = _in_package(place)
     with path.open("rb") as file:
         if file.read(4) != _MAGIC:
-            raise errors.InputError(f"{path.name!r} is not a GGUF model", where=str(path), code="INP-062")
+            raise errors.InputError(f"{path.name!r} is not a GGUF model", where=str(path), code="INP-162")
     return path
 
 
@@ -53,7 +53,7 @@ def _in_package(name: str) -> Path:
         raise errors.InputError(
             f"no model file and no installed package {name!r} with one",
             way_out="Write gguf:PATH/TO/MODEL.gguf, or install the package that carries it.",
-            code="INP-063",
+            code="INP-163",
         )
     return found[0]
 
@@ -77,7 +77,8 @@ class Gguf:
             if model is None:
                 self._server = self._load()
                 endpoint = openai_compatible.Endpoint(f"{self._server.listening_address}/v1", timeout=600.0)
-                model = self._model = openai_compatible.OpenAICompatible(self.provider, self.name, endpoint)
+                model = openai_compatible.OpenAICompatible(self.provider, self.name, endpoint)
+                self._model = model
             return model
 
     def _load(self) -> Any:
@@ -85,7 +86,7 @@ class Gguf:
             import xllamacpp
         except ImportError as error:
             raise errors.DependencyError(
-                "a gguf: model needs xllamacpp", way_out="pip install 'ondol[local-llm]'", code="DEP-060"
+                "a gguf: model needs xllamacpp", way_out="pip install 'ondol[local-llm]'", code="DEP-160"
             ) from error
         parameters = xllamacpp.CommonParams()
         parameters.model.path = str(self.path)
@@ -100,12 +101,13 @@ class Gguf:
             return xllamacpp.Server(parameters)
         except RuntimeError as error:
             raise errors.UpstreamError(
-                f"llama.cpp cannot load {self.path.name!r}: {error}", where=str(self.path), code="UPS-009"
+                f"llama.cpp cannot load {self.path.name!r}: {error}", where=str(self.path), code="UPS-109"
             ) from error
 
     async def opened(self) -> openai_compatible.OpenAICompatible:
         """Return the running model, loading it when needed."""
-        return self._model or await asyncio.to_thread(self._open)
+        model = self._model
+        return model if model is not None else await asyncio.to_thread(self._open)
 
     async def post(self, path: str, body: bytes) -> Any:
         """Send a request body as it is; see `OpenAICompatible.post`."""

@@ -24,17 +24,17 @@ def load(place: str, project: Path | None = None) -> Any:
     module_name, _, attribute = place.partition(":")
     if not attribute:
         raise errors.InputError(
-            f"{place!r} is not MODULE:ATTRIBUTE", way_out="Write langchain:my_models:chat.", code="INP-064"
+            f"{place!r} is not MODULE:ATTRIBUTE", way_out="Write langchain:my_models:chat.", code="INP-164"
         )
     if project is not None and str(project) not in sys.path:
         sys.path.insert(0, str(project))
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
-        raise errors.InputError(f"cannot load {place!r}: {error}", code="INP-064") from error
+        raise errors.InputError(f"cannot load {place!r}: {error}", code="INP-164") from error
     model = found if hasattr(found, "ainvoke") or not callable(found) else found()
     if not (hasattr(model, "ainvoke") and hasattr(model, "astream")):
-        raise errors.InputError(f"{place!r} is a {type(model).__name__}, not a LangChain chat model", code="INP-065")
+        raise errors.InputError(f"{place!r} is a {type(model).__name__}, not a LangChain chat model", code="INP-165")
     return model
 
 
@@ -88,7 +88,7 @@ class LangChainModel:
         yield ChatDelta(finish=finish, usage=usage, model=self.name)
 
     def _failed(self, error: Exception) -> errors.UpstreamError:
-        return errors.UpstreamError(f"the LangChain model {self.name!r} failed: {error}", code="UPS-010")
+        return errors.UpstreamError(f"the LangChain model {self.name!r} failed: {error}", code="UPS-110")
 
     async def close(self) -> None:
         """Nothing of ours to close."""

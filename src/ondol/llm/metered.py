@@ -5,11 +5,12 @@ Must not decide what is allowed: that is the meter's (`monitoring.ledger`).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from ondol.base.telemetry import ActiveSpan
-from ondol.llm import tokens
+from ondol.llm import tokens, transport
 from ondol.llm.port import ChatModel, Meter
 from ondol.records.chat import ChatAnswer, ChatDelta, ChatRequest, TokenUsage
 from ondol.records.usage import Reservation, UsageIntent, UsageRow
@@ -42,8 +43,8 @@ class Call:
         reservation = await self._meter.reserve(intent_for(request, self._base))
         try:
             answer = await self._model.complete(_clamped(request, reservation))
-        except BaseException:
-            await self._settle(reservation, TokenUsage(), "error")
+        except BaseException as error:
+            await self._settle(reservation, _lost(request, error), "error")
             raise
         await self._settle(reservation, answer.usage, "ok")
         return answer
@@ -72,6 +73,14 @@ class Call:
         self.row = await self._meter.settle(reservation, usage, outcome)
         if self._span is not None:
             describe(self._span, self.row)
+
+
+def _lost(request: ChatRequest, error: BaseException) -> TokenUsage:
+    """Return what a failed call is thought to have cost: nothing when the provider refused it or never got it, the
+    input when we only did not hear the answer."""
+    if isinstance(error, transport.TimedOut | transport.Broken | asyncio.CancelledError):
+        return TokenUsage(tokens.estimate_messages(one.content for one in request.messages), 0, estimated=True)
+    return TokenUsage()
 
 
 def _so_far(request: ChatRequest, written: list[str]) -> TokenUsage:

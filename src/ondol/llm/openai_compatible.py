@@ -80,7 +80,7 @@ class OpenAICompatible:
             raise errors.UpstreamError(
                 f"{self.provider}/{self.name} needs a key and {name} is not set",
                 way_out=f"export {name}=… before starting Ondol; it is read from the environment and never stored.",
-                code="UPS-005",
+                code="UPS-105",
             )
         return {"authorization": f"Bearer {key}"}
 
@@ -160,7 +160,7 @@ def check_status(status: int, data: bytes, where: str) -> None:
         429: "Wait a while.",
     }
     raise errors.UpstreamError(
-        f"the endpoint answered {status}: {message[:500]}", where=where, way_out=hints.get(status, ""), code="UPS-006"
+        f"the endpoint answered {status}: {message[:500]}", where=where, way_out=hints.get(status, ""), code="UPS-106"
     )
 
 
@@ -186,7 +186,7 @@ def nonsense(data: bytes, where: str) -> errors.UpstreamError:
         f"the endpoint's answer is no chat completion: {seen!r}",
         where=where,
         way_out="Does the address speak OpenAI's protocol? It usually ends in /v1.",
-        code="UPS-007",
+        code="UPS-107",
     )
 
 
@@ -250,7 +250,7 @@ def read_event(line: bytes, where: str) -> Json | None:
     if event.get("error"):
         said = event["error"]
         message = said.get("message", said) if isinstance(said, dict) else said
-        raise errors.UpstreamError(f"the endpoint broke off: {message}", where=where, code="UPS-008")
+        raise errors.UpstreamError(f"the endpoint broke off: {message}", where=where, code="UPS-108")
     return event
 
 

@@ -83,7 +83,7 @@ def parse(spec: Any, providers: Mapping[str, Any] | None = None) -> LLMSpec:
         options = dict(spec)
         spec = options.get("model", "")
     if not isinstance(spec, str) or not spec:
-        raise errors.InputError(f"llm {spec!r} is no model", way_out="Write llm: openai/gpt-4o-mini.", code="INP-066")
+        raise errors.InputError(f"llm {spec!r} is no model", way_out="Write llm: openai/gpt-4o-mini.", code="INP-166")
     if spec == EXTRACTIVE:
         return LLMSpec(EXTRACTIVE, EXTRACTIVE, EXTRACTIVE)
     kind, _, rest = spec.partition(":")
@@ -98,7 +98,7 @@ def parse(spec: Any, providers: Mapping[str, Any] | None = None) -> LLMSpec:
             f"llm {spec!r}: no such provider",
             way_out=f"Known: {', '.join(PROVIDERS)}, gguf:PATH, langchain:MODULE:ATTRIBUTE; or add "
             f"`llms: {{{provider}: {{base_url: …}}}}` to ondol.yaml.",
-            code="INP-066",
+            code="INP-166",
         )
     base_url, key_env, moved = PROVIDERS.get(provider, ("", "", ""))
     base_url = (os.environ.get(moved, "") if moved else "") or base_url
@@ -123,7 +123,7 @@ def _with(spec: LLMSpec, options: Json, text: str) -> LLMSpec:
         spec = replace(spec, key_env=_variable(options["key"]))
     price = options.get("price") or {}
     if not isinstance(price, Mapping):
-        raise errors.InputError(f"price {price!r} is not {{input: …, output: …}}", where="ondol.yaml", code="INP-067")
+        raise errors.InputError(f"price {price!r} is not {{input: …, output: …}}", where="ondol.yaml", code="INP-167")
     return replace(
         spec,
         json_schema=bool(options.get("json_schema", spec.json_schema)),
@@ -134,7 +134,7 @@ def _with(spec: LLMSpec, options: Json, text: str) -> LLMSpec:
 
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise errors.InputError(f"{where} is {value!r}, not a number", where="ondol.yaml", code="INP-068")
+        raise errors.InputError(f"{where} is {value!r}, not a number", where="ondol.yaml", code="INP-168")
     return float(value)
 
 
@@ -145,7 +145,7 @@ def _variable(value: Any) -> str:
             "a key is written in ondol.yaml itself",  # never show it
             where="ondol.yaml",
             way_out="Put it into an environment variable and write key: ${ITS_NAME}.",
-            code="INP-069",
+            code="INP-169",
         )
     return found.group(1)
 

@@ -27,19 +27,19 @@ _IDLE_CONNECTIONS = 256  # kept open per address
 class ConnectFailed(errors.UpstreamError):
     """Nothing was sent: it is safe to try again."""
 
-    default_code = "UPS-002"
+    default_code = "UPS-102"
 
 
 class Broken(errors.UpstreamError):
     """The connection ended before the answer did."""
 
-    default_code = "UPS-003"
+    default_code = "UPS-103"
 
 
 class TimedOut(errors.UpstreamError):
     """No answer in time."""
 
-    default_code = "UPS-004"
+    default_code = "UPS-104"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def target_of(url: str) -> Target:
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise errors.InputError(f"{url!r} is not an http:// or https:// address", code="INP-060")
+        raise errors.InputError(f"{url!r} is not an http:// or https:// address", code="INP-160")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(parts.scheme, parts.hostname, port, path)
@@ -330,7 +330,7 @@ def _host(target: Target) -> str:
 
 def _clean(value: str) -> str:
     if "\r" in value or "\n" in value:
-        raise errors.InputError("a header value has a line break in it", code="INP-061")
+        raise errors.InputError("a header value has a line break in it", code="INP-161")
     return value
 
 

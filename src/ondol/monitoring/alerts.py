@@ -33,7 +33,7 @@ def read_targets(values: Any) -> list[str]:
     if values is None:
         return []
     if not isinstance(values, list):
-        raise errors.InputError("alerts is no list", where="ondol.yaml: alerts", code="INP-072")
+        raise errors.InputError("alerts is no list", where="ondol.yaml: alerts", code="INP-172")
     for one in values:
         if not isinstance(one, dict) or set(one) != {"webhook"} or not isinstance(one["webhook"], str):
             raise errors.UnsupportedError(

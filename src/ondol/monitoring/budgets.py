@@ -49,7 +49,7 @@ class Refuse:
     reason: str
     way_out: str
     budget: str = ""
-    code: str = "REF-060"
+    code: str = "REF-160"
 
 
 def applies(budget: Budget, intent: UsageIntent) -> bool:
@@ -93,7 +93,7 @@ def admit(intent: UsageIntent, states: Sequence[BudgetState], typical: int, pati
             f"{intent.provider}/{intent.model} has no known price and the budget {states[0].budget.name!r} applies",
             f"Add `prices: {{{intent.provider}/{intent.model}: {{input: …, output: …}}}}` to ondol.yaml.",
             states[0].budget.name,
-            "REF-061",
+            "REF-161",
         )
     tightest = min(states, key=lambda state: state.left)
     wanted = intent.max_output or DEFAULT_OUTPUT
@@ -172,7 +172,7 @@ def _bad(message: str, where: str) -> errors.InputError:
         message,
         where=where,
         way_out="Write {scope: all, limit: 20 USD, per: day, alert_at: [0.8, 1.0]}.",
-        code="INP-071",
+        code="INP-171",
     )
 
 

@@ -99,7 +99,7 @@ class Ledger:
     async def reserve(self, intent: UsageIntent) -> Reservation:
         """Book a call that is about to be made; durable when it returns.
 
-        :raises RefusedError: REF-060 a budget is used up, REF-061 it applies and the model has no price.
+        :raises RefusedError: REF-160 a budget is used up, REF-161 it applies and the model has no price.
         """
         result = await self._do(_Operation(*_future(), intent=intent, deadline=self._clock.now() + self._wait))
         assert isinstance(result, Reservation)
@@ -120,7 +120,7 @@ class Ledger:
 
     async def _do(self, operation: _Operation) -> Any:
         if self._thread is None:
-            raise errors.StateError("the ledger is not running", code="STA-060")
+            raise errors.StateError("the ledger is not running", code="STA-160")
         self._queue.put(operation)
         return await operation.future
 
@@ -138,7 +138,7 @@ class Ledger:
                 recovered = time.monotonic()
                 self._recover()
         for one in self._waiting:
-            one.error = errors.StateError("Ondol is stopping", code="STA-061")
+            one.error = errors.StateError("Ondol is stopping", code="STA-161")
         _answer(self._waiting)
 
     def _next(self) -> list[_Operation | None]:

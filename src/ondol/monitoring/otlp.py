@@ -95,7 +95,7 @@ class Exporter:
             problem = str(error) or type(error).__name__
         self.failed += len(spans)
         log.warning("%d spans were not exported: %s %s", len(spans), self.url, problem)
-        raise errors.UpstreamError(f"the OTLP collector {problem}", where=self.url, code="UPS-060")
+        raise errors.UpstreamError(f"the OTLP collector {problem}", where=self.url, code="UPS-160")
 
     def close(self) -> None:
         """Close the connection."""

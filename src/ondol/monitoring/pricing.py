@@ -1,7 +1,7 @@
 """What models cost. A small table with the day it was read; the project's own prices come first.
 
-US dollars per million tokens: input, output, input read from the provider's cache. Models with prices that depend on the
-length of the request are left out on purpose: a wrong price is worse than none, and `prices:` in ondol.yaml adds any.
+US dollars per million tokens: input, output, input read from the provider's cache. Models whose price depends on
+the length of a request are left out: a wrong price is worse than none, and `prices:` in ondol.yaml adds any.
 An unknown model has no price; it is never booked as free.
 """
 
@@ -64,17 +64,13 @@ def read_price(value: Any, name: str) -> Price:
     """
     if value == "free":
         return FREE
-    if not isinstance(value, Mapping) or not {"input", "output"} <= set(value) <= {
-        "input",
-        "output",
-        "cached",
-        "since",
-    }:
+    names = set(value) if isinstance(value, Mapping) else set()
+    if not {"input", "output"} <= names <= {"input", "output", "cached", "since"}:
         raise errors.InputError(
             f"the price of {name!r} is {value!r}",
             where=f"ondol.yaml: prices.{name}",
             way_out="Write {input: 0.15, output: 0.6} in US dollars per million tokens, or free.",
-            code="INP-070",
+            code="INP-170",
         )
     numbers = [value.get(key) for key in ("input", "output", "cached")]
     if any(
@@ -82,10 +78,10 @@ def read_price(value: Any, name: str) -> Price:
         for one in numbers
     ):
         raise errors.InputError(
-            f"the price of {name!r} has a value that is no price", where=f"ondol.yaml: prices.{name}", code="INP-070"
+            f"the price of {name!r} has a value that is no price", where=f"ondol.yaml: prices.{name}", code="INP-170"
         )
     cached = None if numbers[2] is None else float(numbers[2])
-    return Price(float(numbers[0]), float(numbers[1]), cached, str(value.get("since", "")), "ondol.yaml")  # type: ignore[arg-type]
+    return Price(float(numbers[0]), float(numbers[1]), cached, str(value.get("since", "")), "ondol.yaml")
 
 
 class Prices:

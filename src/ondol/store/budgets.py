@@ -43,7 +43,7 @@ def remove(store: Store, name: str) -> None:
     """
     with store.write() as tx:
         if tx.execute("DELETE FROM budgets WHERE name = ?", (name,)) == 0:
-            raise errors.NotFoundError(f"no budget {name!r}", way_out="`ondol budget list` shows them.", code="NOF-061")
+            raise errors.NotFoundError(f"no budget {name!r}", way_out="`ondol budget list` shows them.", code="NOF-161")
 
 
 def every_in(tx: Tx) -> list[Budget]:

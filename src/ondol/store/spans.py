@@ -80,7 +80,7 @@ def of_trace(store: Store, trace: str) -> list[Span]:
             raise errors.NotFoundError(
                 f"{'no trace' if not names else 'more than one trace'} {trace!r}",
                 way_out="`ondol trace list` shows the newest.",
-                code="NOF-062",
+                code="NOF-162",
             )
         rows = tx.rows("SELECT * FROM spans WHERE trace = ? ORDER BY started, ended DESC", (names[0],))
     return [

@@ -201,7 +201,7 @@ def get(store: Store, identifier: str) -> UsageRow:
     with store.read() as tx:
         row = tx.row("SELECT * FROM usage_ledger WHERE id = ?", (identifier,))
     if row is None:
-        raise errors.NotFoundError(f"no booked call {identifier!r}", code="NOF-060")
+        raise errors.NotFoundError(f"no booked call {identifier!r}", code="NOF-160")
     return _row(row)
 
 

@@ -3,8 +3,9 @@
     with FakeLLM(["first answer", Fault("status", 500), lambda request: "…"]) as fake:
         openai.OpenAI(base_url=fake.url, api_key="any").chat.completions.create(…)
 
-Answers are taken in order; the last one repeats. It streams word by word, counts tokens (one per word), and can be slow,
-down, broken in the middle or talk nonsense. `python -m ondol.testing.fake_llm --latency 0.02` runs one until stdin ends.
+Answers are taken in order; the last one repeats. It streams word by word, counts tokens (one per word), and can be
+slow, down, broken in the middle or talk nonsense. `python -m ondol.testing.fake_llm --latency 0.02` runs one until its
+stdin is closed.
 """
 
 from __future__ import annotations
