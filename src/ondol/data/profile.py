@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ondol.data import schema, tables
 
@@ -118,7 +119,7 @@ def _times(name: str, present: pd.Series[Any], nulls: int, distinct: int, relati
     import pandas as pd
 
     moments = pd.to_datetime(present, utc=True, errors="coerce", format="ISO8601").dropna()
-    seconds = (moments - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+    seconds: Any = (moments - pd.Timestamp(0, tz="UTC")).dt.total_seconds().to_numpy(dtype=np.float64)
     bars = tuple(
         Bar(pd.Timestamp(float(bar.label), unit="s").strftime("%Y-%m-%d %H:%M"), bar.count)
         for bar in _histogram(seconds)
@@ -127,7 +128,7 @@ def _times(name: str, present: pd.Series[Any], nulls: int, distinct: int, relati
     return ColumnProfile(name, "datetime", nulls, distinct, first=first, last=last, bars=bars, with_target=relation)
 
 
-def _histogram(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[Bar, ...]:
+def _histogram(values: NDArray[np.float64]) -> tuple[Bar, ...]:
     distinct = np.unique(values)
     if len(distinct) <= _BINS:
         return tuple(Bar(f"{value:g}", int(np.sum(values == value))) for value in distinct)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -146,7 +147,8 @@ def dump(schema: Schema, head: str = "") -> str:
     for name in ("rows", "freshness"):
         if name in value:
             value[name] = _without_defaults(value[name])
-    body: str = yaml.dump(codec.plain(value), allow_unicode=True, sort_keys=False, default_flow_style=None, width=100)
+    plain = json.loads(codec.encode(value))  # tuples become lists
+    body: str = yaml.dump(plain, allow_unicode=True, sort_keys=False, default_flow_style=None, width=100)
     return head + body
 
 
@@ -188,6 +190,8 @@ def _infer_column(column: pd.Series[Any]) -> Column:
     nulls = 0.0 if missing == 0 else round(min(1.0, missing * 1.5 + 0.01), 3)
     present = column.dropna()
     if kind in ("integer", "number") and len(present) >= _MIN_SCALE:
+        if kind == "integer" and bool((present.diff().dropna() > 0).all()):
+            return Column(kind, nulls)  # a running number: the next table's are higher
         low, high = float(present.min()), float(present.max())
         room = (high - low) * 0.25
         floor = 0.0 if low >= 0 else low - room

@@ -125,6 +125,8 @@ def _read_csv(path: Path, head: bytes) -> pd.DataFrame:
     if delimiter != ",":
         notes.append(f"the delimiter is {delimiter!r}")
     frame.attrs["notes"] = notes
+    # Whether `pandas.read_csv(path)` without options would give the same table.
+    frame.attrs["plain"] = not notes and (delimiter + " ").encode() not in path.read_bytes()
     return frame
 
 

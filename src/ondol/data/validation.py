@@ -219,7 +219,8 @@ def _fresh(freshness: Freshness, values: pd.Series[Any], clock: clocks.Clock) ->
         return Finding(freshness.column, "freshness", freshness.severity, "no value is a time")
     newest = moments.max()
     days = (now - newest).total_seconds() / 86_400
-    text = f"the newest is {newest.isoformat()}, {days:.1f} days before {moment}; {freshness.within_days:g} accepted"
+    age = f"{days:.1f} days before" if days > 0 else "not older than"
+    text = f"the newest is {newest.isoformat()}, {age} {moment}; {freshness.within_days:g} days accepted"
     return Finding(freshness.column, "freshness", freshness.severity if days > freshness.within_days else "pass", text)
 
 
