@@ -13,29 +13,34 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from ondol.base import errors, settings
 
+LAST_SECONDS = 3.0  # to stop in order when the supervisor is gone
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def die_with_parent() -> None:
     """Make sure this process ends when the one that started it does, however that ends.
 
-    On Linux the kernel sends SIGKILL. Everywhere, standard input is a pipe whose other end only the supervisor holds:
-    when it closes, the process exits. Standard input is then /dev/null for whoever reads it.
+    On Linux the kernel sends SIGTERM. Everywhere, standard input is a pipe whose other end only the supervisor holds:
+    when it closes, the process gets SIGTERM and, if it is still there three seconds later, ends hard. Standard input is
+    /dev/null from then on for whoever reads it.
     """
     watched = os.dup(0)
     with Path(os.devnull).open() as nothing:
         os.dup2(nothing.fileno(), 0)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
     def watch() -> None:
         with contextlib.suppress(OSError):
             while os.read(watched, 1):
                 pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(LAST_SECONDS)
         os._exit(70)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from pathlib import Path
 
 from ondol.base import errors
@@ -18,8 +19,10 @@ FD_VARIABLE = "ONDOL_LISTEN_FD"  # set by the supervisor for a child that inheri
 _BACKLOG = 2048
 
 
-def bind(address: Address, option: str = "--control") -> socket.socket:
+def bind(address: Address, option: str = "--control", patience: float = 0.0) -> socket.socket:
     """Return a socket listening on the address; port 0 picks a free one.
+
+    :param patience: seconds to try again while the port is in use.
 
     TCP_NODELAY is set here because accepted sockets inherit it: asyncio sets it only on sockets of its own making, and
     without it a small answer written in two parts waits 40 ms for a delayed acknowledgement.
@@ -27,6 +30,17 @@ def bind(address: Address, option: str = "--control") -> socket.socket:
     :raises ConflictError: when the port is taken, naming who has it and a port that is free.
     :raises UsageError: when the host is not an address of this machine or the port needs privileges.
     """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return _bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
+                raise _bind_error(address, option, error) from error
+            time.sleep(0.1)
+
+
+def _bind(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -34,9 +48,9 @@ def bind(address: Address, option: str = "--control") -> socket.socket:
     try:
         listening.bind((address.host, address.port))
         listening.listen(_BACKLOG)
-    except OSError as error:
+    except OSError:
         listening.close()
-        raise _bind_error(address, option, error) from error
+        raise
     return listening
 
 

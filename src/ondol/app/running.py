@@ -6,6 +6,7 @@ it died; the state file says where it listens. A state file without a held lock 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -17,7 +18,7 @@ import urllib.request
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ondol.app import listen
+from ondol.app import child, listen
 from ondol.base import errors
 from ondol.base.settings import Address, Settings
 from ondol.records import codec
@@ -25,6 +26,7 @@ from ondol.records import codec
 START_SECONDS = 90.0  # a cold control process compiles MLflow's 1,800 modules when there is no bytecode yet
 STOP_SECONDS = 15.0
 _STATE, _LOCK = "supervisor.json", "supervisor.lock"
+_started: list[subprocess.Popen[bytes]] = []  # they outlive us, or are reaped by `stop`
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,11 @@ def clear_state(home: Path) -> None:
     (home / _STATE).unlink(missing_ok=True)
 
 
+def patience(home: Path) -> float:
+    """Return how long a port may still be held by children whose supervisor was killed: they are on their way out."""
+    return child.LAST_SECONDS + 2.0 if (home / _STATE).exists() and not is_locked(home) else 0.0
+
+
 def find(home: Path) -> Running | None:
     """Return the Ondol that runs in this home, or None; a state file left by kill -9 is not believed."""
     if not is_locked(home):
@@ -144,8 +151,8 @@ def ensure_running(settings: Settings, *, any_port: bool = False, timeout: float
     if is_locked(settings.home):
         return _wait_ready(settings, None, timeout)
     chosen = with_free_ports(settings) if any_port else settings
-    listen.bind(chosen.control, "--control").close()
-    listen.bind(chosen.data, "--data").close()
+    listen.bind(chosen.control, "--control", patience(chosen.home)).close()
+    listen.bind(chosen.data, "--data", patience(chosen.home)).close()
     chosen.logs.mkdir(parents=True, exist_ok=True)
     with (chosen.logs / "supervisor.log").open("ab") as log:
         process = subprocess.Popen(
@@ -157,6 +164,7 @@ def ensure_running(settings: Settings, *, any_port: bool = False, timeout: float
             cwd=chosen.project,
             env=environment(chosen),
         )
+    _started.append(process)
     return replace(_wait_ready(chosen, process, timeout), started_here=True)
 
 
@@ -231,4 +239,8 @@ def stop(settings: Settings, timeout: float = STOP_SECONDS) -> Running | None:
                 code="STA-007",
             )
         time.sleep(0.05)
+    for process in _started:  # reap our own children
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5.0 if process.pid == found.pids["supervisor"] else 0.0)
+    _started[:] = [process for process in _started if process.returncode is None]
     return found

@@ -29,10 +29,9 @@ __all__ = ["Running", "Supervisor", "ensure_running", "run", "stop"]
 
 MODULES = {"control": "control", "data": "dataplane"}
 LABELS = {"control": "control   ", "data": "data plane"}
-_ADOPTS_SOCKET = {"control"}
 _BACK_OFF = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds before the n-th start in a row
 _STEADY_SECONDS = 20.0  # a child that lived this long starts again at once
-_GRACE_SECONDS = 5.0
+_GRACE_SECONDS = 10.0  # to answer what is under way
 _LOG_BYTES, _LOG_FILES = 10_000_000, 3
 
 Say = Callable[[str], None]
@@ -71,8 +70,8 @@ class RotatingLog:
 @dataclass(slots=True)
 class _Child:
     name: str
-    socket: socket.socket | None
-    """Bound here and handed over; None for a child that binds its port itself."""
+    socket: socket.socket
+    """Bound here and handed over at every start."""
 
     log: RotatingLog
     process: subprocess.Popen[bytes] | None = None
@@ -104,10 +103,11 @@ class Supervisor:
         :raises ConflictError: when an Ondol runs in this home already, or a port is taken.
         """
         lock = running.Lock(self.settings.home)
+        patience = running.patience(self.settings.home)
         try:
             if not lock.take():
                 raise running.already_running(running.find(self.settings.home), self.settings.home)
-            self._bind()
+            self._bind(patience)
             try:
                 for child in self._children.values():
                     self._start(child)
@@ -122,32 +122,28 @@ class Supervisor:
         """Ask the loop to end; safe in a signal handler."""
         self._events.put(("stop", "", 0))
 
-    def _bind(self) -> None:
-        sockets = {"control": listen.bind(self.settings.control, "--control")}
+    def _bind(self, patience: float) -> None:
+        sockets = {"control": listen.bind(self.settings.control, "--control", patience)}
         try:
-            sockets["data"] = listen.bind(self.settings.data, "--data")
+            sockets["data"] = listen.bind(self.settings.data, "--data", patience)
         except errors.OndolError:
             sockets["control"].close()
             raise
         where = {name: listen.address_of(one) for name, one in sockets.items()}
         self.settings = replace(self.settings, control=where["control"], data=where["data"])
         for name, listening in sockets.items():
-            log = RotatingLog(self.settings.logs / f"{name}.log")
-            if name not in _ADOPTS_SOCKET:
-                listening.close()
-            self._children[name] = _Child(name, listening if name in _ADOPTS_SOCKET else None, log)
+            listening.set_inheritable(True)
+            self._children[name] = _Child(name, listening, RotatingLog(self.settings.logs / f"{name}.log"))
 
     def _start(self, child: _Child) -> None:
         child.ready.clear()
-        environment = running.environment(self.settings)
-        if child.socket:
-            environment[listen.FD_VARIABLE] = str(child.socket.fileno())
+        environment = {**running.environment(self.settings), listen.FD_VARIABLE: str(child.socket.fileno())}
         child.process = subprocess.Popen(
             [sys.executable, "-m", "ondol.app.child", MODULES[child.name]],
             stdin=subprocess.PIPE,  # never written to: its end tells the child that we are gone
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            pass_fds=[child.socket.fileno()] if child.socket else [],
+            pass_fds=[child.socket.fileno()],
             cwd=self.settings.project,
             env=environment,
             start_new_session=True,  # the terminal's Ctrl-C goes to us; we stop the children in order
@@ -225,8 +221,7 @@ class Supervisor:
                 process.kill()
                 process.wait()
         for child in self._children.values():
-            if child.socket:
-                child.socket.close()
+            child.socket.close()
             child.log.close()
 
 
