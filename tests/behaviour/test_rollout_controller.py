@@ -213,3 +213,28 @@ def test_a_judge_built_again_says_the_same(store: Store) -> None:
     warm = watching.verdict(store, rollout)
     watching.forget(store, rollout.id)
     assert watching.verdict(store, rollout) == warm
+
+
+def test_scores_and_business_numbers_that_arrive_later_count_once(store: Store) -> None:
+    _, candidate = serve(store)
+    rollout = controller.start(store, "s", candidate, replace(POLICY, metrics=("quality", "revenue:higher")))
+    route = route_of(store)
+    batch = [
+        Observation(f"q{index}", time.time(), "s", "d", split.assign(route, f"q{index}"), "", 200, 5.0,
+                    rollout=route.rollout, weight=10.0, signals={"quality": 0.9} if index < 100 else {})
+        for index in range(3000)
+    ]  # fmt: skip
+    values = {one.id: {"quality": 0.2 if one.arm == "candidate" else 0.9, "revenue": 5.0} for one in batch}
+    observations.signal(store, dict(list(values.items())[1500:]))  # before the requests are logged
+    observations.append(store, batch[:1000])
+    watching.verdict(store, rollout)
+    assert observations.signal(store, dict(list(values.items())[:1500])) == 3000
+    assert observations.signal(store, dict(list(values.items())[:10])) == 0
+    observations.append(store, batch[1000:])
+    (decision,) = controller.tick(store)
+    assert decision.action == "roll_back"
+    assert decision.reason.startswith("loss 0.7")
+    revenue = decision.evidence["facts"]["metrics"][1]
+    assert revenue["stable_n"] + revenue["candidate_n"] == 3000
+    with pytest.raises(errors.InputError, match="nan"):
+        observations.signal(store, {"q1": {"quality": float("nan")}})

@@ -138,12 +138,7 @@ class Judge:
             return
         if self._latency:
             self._latency.add(one.arm, weight, unit, one.latency_ms)
-        for signal in self._signals:
-            value = one.signals.get(signal.key)
-            if isinstance(value, (int, float)) and math.isfinite(value):
-                signal.add(one.arm, weight, unit, float(value))
-            else:
-                signal.unscored += 1
+        self._add_signals(one, weight, unit)
         if one.label or "quality" in one.signals:
             self.add_label(one)
 
@@ -160,6 +155,22 @@ class Judge:
             self._quality.unscored += 1
         else:
             self._quality.add(one.arm, weight, self._unit(one), loss)
+
+    def add_signals(self, one: Observation) -> None:
+        """Take numbers that arrived later about a request that was added before; the first of a name counts."""
+        weight = self._weight(one)
+        if failed(one.status) or not 0 < weight < 1:
+            return
+        self._add_signals(one, weight, self._unit(one))
+        if "quality" in one.signals:
+            self.add_label(one)
+
+    def _add_signals(self, one: Observation, weight: float, unit: str) -> None:
+        for signal in self._signals:
+            value = one.signals.get(signal.key)
+            if isinstance(value, (int, float)) and math.isfinite(value) and one.id not in signal.measured:
+                signal.measured.add(one.id)
+                signal.add(one.arm, weight, unit, float(value))
 
     def facts(self) -> Facts:
         """Return everything a verdict is made of."""

@@ -195,6 +195,8 @@ class Signal(Mean):
         self._relative = relative_margin
         self._reference = Reference()
         self._regime: tuple[float, float, float] | None = None
+        self.measured: set[str] = set()
+        """Requests whose number has come, with them or later."""
 
     def harm_difference(self, regime: Regime) -> float:
         return regime[3]

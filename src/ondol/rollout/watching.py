@@ -57,6 +57,8 @@ def _feed(watch: _Watch, news: observations.News) -> None:
         watch.judge.add(one)
     for one in news.labelled:
         watch.judge.add_label(one)
+    for one in news.signalled:
+        watch.judge.add_signals(one)
     watch.position, watch.label_position = news.position, news.label_position
 
 

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ondol.base import errors
 from ondol.records import codec
 from ondol.records.rollout import Observation
 from ondol.store import counters
@@ -48,6 +50,34 @@ def label(store: Store, labels: Mapping[str, str]) -> int:
     return new
 
 
+def signal(store: Store, values: Mapping[str, Mapping[str, float]]) -> int:
+    """Join numbers to requests by id, whether the request is logged already or not: `{request: {"quality": 0.8}}`.
+
+    Returns how many were new; the first value of a name stays, here or in the request's own signals.
+
+    :raises InputError: for a value that is not a finite number.
+    """
+    rows = [(request, name, value) for request, named in values.items() for name, value in named.items()]
+    for request, name, value in rows:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise errors.InputError(
+                f"signal {name!r} is {value!r}", where=f"{request}.{name}", way_out="Give a finite number.",
+                code="INP-032",
+            )  # fmt: skip
+    if not rows:
+        return 0
+    now, new = time.time(), 0
+    with store.write() as tx:
+        first = counters.reserve(tx, "labels", len(rows))
+        for offset, (request, name, value) in enumerate(rows):
+            new += tx.execute(
+                "INSERT INTO late_signals (request, name, value, at, seq) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (request, name) DO NOTHING",
+                (request, name, float(value), now, first + offset),
+            )
+    return new
+
+
 def _observation(row: Row) -> Observation:
     one = codec.decode(row["body"], Observation)
     found = row.get("joined")
@@ -78,6 +108,10 @@ def of_service(
     return [_observation(row) for row in rows]
 
 
+def _signalled(row: Row) -> Observation:
+    return replace(codec.decode(row["body"], Observation), label="", signals={row["name"]: row["value"]})
+
+
 @dataclass(frozen=True, slots=True)
 class News:
     """What happened in a rollout since somebody last looked."""
@@ -88,6 +122,9 @@ class News:
     labelled: list[Observation]
     """Requests whose label arrived, with it, in the order of the labels."""
 
+    signalled: list[Observation]
+    """Requests about which one number arrived, with only that in `signals`, in the order of the numbers."""
+
     position: int
     """Pass these two on to the next call."""
 
@@ -97,8 +134,8 @@ class News:
 def news(store: Store, rollout: str, position: int = 0, label_position: int = 0) -> News:
     """Return a rollout's requests after a position, and the labels that arrived for any of its requests.
 
-    Costs only what is new: a label that was posted before its request was logged is found through the request, one that
-    was posted afterwards through the label.
+    Costs only what is new: a label (or number) that was posted before its request was logged is found through the
+    request, one that was posted afterwards through the label.
     """
     with store.read() as tx:
         fresh = tx.rows(
@@ -111,11 +148,28 @@ def news(store: Store, rollout: str, position: int = 0, label_position: int = 0)
             "JOIN observations o ON o.id = l.request WHERE l.seq > ? AND o.rollout = ? AND o.seq <= ?",
             (label_position, rollout, position),
         )
-        newest = tx.row("SELECT MAX(seq) AS seq FROM labels")
+        signals = tx.rows(
+            "SELECT o.body AS body, s.name AS name, s.value AS value, s.seq AS seq FROM observations o "
+            "JOIN late_signals s ON s.request = o.id WHERE o.rollout = ? AND o.seq > ?",
+            (rollout, position),
+        ) + tx.rows(
+            "SELECT o.body AS body, s.name AS name, s.value AS value, s.seq AS seq FROM late_signals s "
+            "JOIN observations o ON o.id = s.request WHERE s.seq > ? AND o.rollout = ? AND o.seq <= ?",
+            (label_position, rollout, position),
+        )
+        newest = tx.row("SELECT value FROM counters WHERE name = 'labels'")
     labelled = sorted([row for row in fresh if row["joined"]] + late, key=lambda row: int(row["label_seq"]))
     return News(
         served=[codec.decode(row["body"], Observation) for row in fresh],
         labelled=[_observation(row) for row in labelled],
+        signalled=[_signalled(row) for row in sorted(signals, key=lambda row: int(row["seq"]))],
         position=fresh[-1]["seq"] if fresh else position,
-        label_position=(newest["seq"] if newest and newest["seq"] else label_position),
+        label_position=newest["value"] if newest else label_position,
     )
+
+
+def after(store: Store, service: str, seq: int, limit: int) -> list[tuple[int, Observation]]:
+    """Return up to `limit` observations of a service after a position, in order, with their labels joined."""
+    with store.read() as tx:
+        rows = tx.rows(_JOINED + "WHERE o.service = ? AND o.seq > ? ORDER BY o.seq LIMIT ?", (service, seq, limit))
+    return [(row["seq"], _observation(row)) for row in rows]
