@@ -191,12 +191,26 @@ class Models:
             for name, route in sorted(wanted.items())
         }
 
+    def _forget_the_past(self) -> None:
+        """Correct what an earlier process of this home said of releases that nobody routes to any more."""
+        with self._guard:
+            named = {
+                (name, digest) for name, route in self._wanted.items() for digest in (route.stable, route.candidate)
+            }
+        for load in loads.every(self._store):
+            if load.state != "Unloaded" and (load.service, load.release) not in named:
+                loads.put(self._store, load.service, load.release, "Unloaded")
+
     def _run(self) -> None:
+        first = True
         while self._work.get():
             while not self._work.empty():  # several changes at once are one round
                 if not self._work.get():
                     return
             try:
+                if first:
+                    self._forget_the_past()
+                    first = False
                 self._round()
             except Exception:
                 log.exception("loading models failed; the next change of a route tries again")

@@ -1,0 +1,128 @@
+"""The status of an InferenceService in KServe's own words: url, conditions, modelStatus, traffic.
+
+Computed from the route and the data plane's loads every time. Must not change anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ondol.base import clock, hashing
+from ondol.base.settings import Settings
+from ondol.records.rollout import Route
+from ondol.store import loads, routes
+from ondol.store.connection import Store
+from ondol.store.loads import Load
+from ondol.store.resources import Resource
+
+if TYPE_CHECKING:
+    from ondol.backends.local.inference_service import Progress
+
+Json = dict[str, Any]
+
+
+def status(store: Store, settings: Settings, resource: Resource, progress: Progress) -> Json:
+    """Return the status; times of conditions stay when nothing changed."""
+    route = routes.get(store, resource.name) if progress.state != "stopped" else None
+    found = {load.release: load for load in loads.every(store, resource.name)}
+    stable = found.get(route.stable) if route else None
+    serving = stable is not None and stable.state == "Loaded"
+    failure = _failure(progress, route, found)
+    fresh: Json = {"observedGeneration": resource.generation}
+    if route is not None:
+        fresh["url"] = f"{settings.data.url}/v1/models/{resource.name}:predict"
+        fresh["address"] = {"url": settings.data.url}
+        fresh["components"] = {"predictor": _component(route, settings)}
+    fresh["modelStatus"] = _model_status(progress, route, stable, failure)
+    reason, message = _why(progress, failure)
+    stopped = progress.state == "stopped"
+    fresh["conditions"] = _keep_times(
+        [
+            _condition("IngressReady", route is not None, reason, message),
+            _condition("PredictorReady", serving, reason, message),
+            _condition("Ready", serving and progress.state == "done", reason, message),
+            {"type": "Stopped", "status": "True" if stopped else "False"},
+        ],
+        resource.status.get("conditions", []),
+    )
+    return fresh
+
+
+def _condition(kind: str, true: bool, reason: str, message: str) -> Json:
+    if true:
+        return {"type": kind, "status": "True"}
+    waiting = reason in ("", "Loading")
+    found: Json = {"type": kind, "status": "Unknown" if waiting else "False", "reason": reason or "Loading"}
+    return {**found, "message": message} if message else found
+
+
+def _keep_times(conditions: list[Json], before: list[Json]) -> list[Json]:
+    now = _now()
+    old = {condition.get("type"): condition for condition in before}
+    for condition in conditions:
+        last = old.get(condition["type"], {})
+        same = last.get("status") == condition["status"]
+        condition["lastTransitionTime"] = last.get("lastTransitionTime", now) if same else now
+    return conditions
+
+
+def _now() -> str:
+    return clock.iso(clock.SYSTEM.now())[:19] + "Z"
+
+
+def _component(route: Route, settings: Settings) -> Json:
+    traffic = [
+        {"revisionName": _revision(route, route.stable), "percent": round(100 - _weight(route)), "tag": "stable"}
+    ]
+    if route.candidate:
+        share = {"revisionName": _revision(route, route.candidate), "percent": round(_weight(route))}
+        traffic.append({**share, "tag": "candidate", "latestRevision": True})
+    else:
+        traffic[0]["latestRevision"] = True
+    found: Json = {"url": settings.data.url, "traffic": traffic}
+    found["latestReadyRevision"] = traffic[0]["revisionName"]
+    if route.previous:
+        found["previousRolledoutRevision"] = _revision(route, route.previous)
+    return found
+
+
+def _weight(route: Route) -> float:
+    return route.weight if route.candidate else 0.0
+
+
+def _revision(route: Route, digest: str) -> str:
+    return f"{route.service}-predictor-{hashing.short(digest, 8)}"
+
+
+def _failure(progress: Progress, route: Route | None, found: dict[str, Load]) -> Json | None:
+    if progress.state == "failed" or (progress.reason and progress.state == "resolving"):
+        return {"reason": progress.reason, "message": progress.message}
+    for digest in filter(None, (route.candidate, route.stable) if route else ()):
+        load = found.get(digest)
+        if load is not None and load.state == "FailedToLoad":
+            return {"reason": "ModelLoadFailed", "message": load.message, "modelRevisionName": hashing.short(digest, 8)}
+    return None
+
+
+def _why(progress: Progress, failure: Json | None) -> tuple[str, str]:
+    if failure is not None:
+        return str(failure["reason"]), str(failure["message"])
+    return progress.reason or "Loading", progress.message
+
+
+def _model_status(progress: Progress, route: Route | None, stable: Load | None, failure: Json | None) -> Json:
+    active = {"Loaded": "Loaded", "Loading": "Loading", "FailedToLoad": "FailedToLoad"}.get(
+        stable.state if stable else "", "Pending"
+    )
+    target = active
+    transition = "UpToDate" if active == "Loaded" else "InProgress"
+    if failure is not None:
+        transition, target = "BlockedByFailedLoad", "FailedToLoad"
+        if failure["reason"] == "InvalidStorage" and route is None:
+            transition = "InvalidSpec"
+    elif progress.state in ("resolving", "moving"):
+        transition, target = "InProgress", "Pending" if progress.state == "resolving" else "Loading"
+    found: Json = {"transitionStatus": transition, "states": {"activeModelState": active, "targetModelState": target}}
+    if failure is not None:
+        found["lastFailureInfo"] = failure
+    return found
