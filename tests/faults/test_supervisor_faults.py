@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -163,8 +164,7 @@ def test_a_foreground_up_stops_on_sigint(home: Settings) -> None:
     )
     try:
         assert process.stdout is not None
-        lines = iter(process.stdout)
-        printed = "".join(line for line, _ in zip(lines, range(3), strict=False))
+        printed = "".join(itertools.islice(process.stdout, 3))
         process.send_signal(signal.SIGINT)
         printed += process.communicate(timeout=30)[0]
     finally:
