@@ -128,7 +128,8 @@ def evaluate(
             raise errors.InputError(f"no column {column!r} to slice by", code="INP-053")
         if len(frame) != len(predictions):
             raise errors.InputError(f"{len(frame)} rows for {len(predictions)} predictions", code="INP-053")
-        keys = frame[column].astype(str).to_numpy()
+        # pandas 3 keeps a missing value missing as text; rows without a value are a slice of their own.
+        keys = frame[column].astype("object").where(frame[column].notna(), "(empty)").map(str).to_numpy()
         for key in sorted(set(keys)):
             rows = keys == key
             if int(rows.sum()) >= min_slice:
