@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hmac
 import importlib
 import importlib.util
 import logging
@@ -21,7 +22,7 @@ from typing import Any
 import msgspec
 import uvicorn
 
-from ondol.api.kserve import answers
+from ondol.api.kserve import answers, fast_lane
 from ondol.api.kserve.door import KServeDoor
 from ondol.api.kserve.exchange import Context
 from ondol.app import listen
@@ -45,6 +46,7 @@ NOT_READY_SECONDS = 0.2
 """How long it says "not ready" before it stops to accept: a prober must get the chance to see it."""
 
 DRAIN_SECONDS = 20
+_OPEN = ("/readyz", "/livez", "/v2/health/live", "/v2/health/ready")
 _OPENAI = "ondol.api.openai.door"
 
 
@@ -61,6 +63,7 @@ class DataPlane:
         self.context = Context(self.request_log, self.metrics)
         self.door = KServeDoor(self.models, self.context, store)
         self.openai: Any = None
+        self._key = "" if settings.data.is_loopback else settings.api_key
         self._gauges()
 
     async def start(self) -> None:
@@ -76,8 +79,15 @@ class DataPlane:
             self.openai = door(self.store, self.settings, self.routes, self.request_log)
             await self.openai.start()
 
+    async def drain(self) -> None:
+        """Wait until nothing is being answered any more, for a while at most."""
+        deadline = asyncio.get_running_loop().time() + DRAIN_SECONDS
+        while any(self.metrics.in_flight.values()) and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
+
     async def stop(self) -> None:
         """Stop in the order that loses nothing: answers are out, then observations are written."""
+        await self.drain()
         if self.openai is not None:
             await self.openai.stop()
         await asyncio.to_thread(self.routes.stop)
@@ -119,7 +129,8 @@ class DataPlane:
         if scope["type"] != "http":
             return
         path: str = scope["path"]
-        if path.startswith("/openai/v1") and self.openai is not None:
+        allowed = not self._key or _has_key(dict(scope["headers"]), self._key)
+        if path.startswith("/openai/v1") and self.openai is not None and allowed:
             await self.openai(scope, receive, send)
             return
         await self._answer(scope, receive, send, path)
@@ -147,6 +158,10 @@ class DataPlane:
 
     def respond(self, method: str, path: str, headers: dict[bytes, bytes], body: bytes, reply: answers.Reply) -> None:
         """Answer one whole request, now or later."""
+        if self._key and path not in _OPEN and not _has_key(headers, self._key):
+            message, way_out = "the API key is missing or wrong", "Send `Authorization: Bearer $ONDOL_API_KEY`."
+            answers.refuse(reply, errors.RefusedError(message, way_out=way_out, code="REF-010"))
+            return
         if self.door.handle(method, path, headers, body, reply):
             return
         if path == "/readyz":
@@ -170,6 +185,13 @@ class DataPlane:
         await receive()
         await self.stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _has_key(headers: dict[bytes, bytes], key: str) -> bool:
+    scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() != b"bearer":
+        given = headers.get(b"x-api-key", b"")
+    return hmac.compare_digest(given, key.encode())
 
 
 async def _read(receive: Any, headers: dict[bytes, bytes]) -> bytes:
@@ -204,6 +226,18 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, plane: DataPlane) -> None:
         super().__init__(config)
         self._plane = plane
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        """Start to accept; a sweeper looks after silent and slow connections."""
+        await super().startup(sockets)
+        self._sweeper = asyncio.get_running_loop().create_task(fast_lane.sweep(self.server_state.connections))
+
+    async def shutdown(self, sockets: list[Any] | None = None) -> None:
+        """Let requests under way finish, then stop what is behind them."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Called by the signal: say so first, stop a moment later. A second signal stops at once."""
@@ -233,7 +267,7 @@ def main(settings: Settings) -> None:
     config = uvicorn.Config(
         plane,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http="httptools",
+        http=fast_lane.protocol_class(plane.respond),
         ws="none",
         access_log=False,
         log_config=None,

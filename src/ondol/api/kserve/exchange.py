@@ -204,7 +204,7 @@ class Exchange:
         releases = ",".join(part.model.digest for part in self._parts)
         return [
             answers.JSON,
-            (b"x-request-id", self.ids[0].encode("latin-1", "replace") if not self.per_row else b"per-row"),
+            (b"x-request-id", b"per-row" if self.per_row else _header(self.ids[0])),
             (b"x-ondol-release", releases.encode()),
             (b"x-ondol-arm", arms.encode()),
             (b"x-ondol-route", b"%d" % self.serving.route.generation),
@@ -261,6 +261,12 @@ class Exchange:
                     prediction,
                 )
             )
+
+
+def _header(text: str) -> bytes:
+    """Return text as a header's value: an id out of a body must not end the line."""
+    safe = text if text.isascii() and text.isprintable() else "".join(c if " " <= c <= "~" else "?" for c in text)
+    return safe.encode("ascii")
 
 
 def _status(error: Exception | None) -> int:

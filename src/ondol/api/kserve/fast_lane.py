@@ -1,0 +1,182 @@
+"""The short way of an inference request: from uvicorn's HTTP parser to the door, without a task and without ASGI.
+
+A request for a model that arrives alone on its connection is handed to the door in the callback that read its last
+byte, and its answer is one write. Everything else (other paths, pipelined requests, HTTP/1.0, `Expect`, bodies over the
+limit) goes uvicorn's way through ASGI and behaves the same, only slower.
+
+Also sweeps connections: one that is silent, or takes too long to send its request, is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ondol.api.kserve import answers
+
+Respond = Callable[[str, str, dict[bytes, bytes], bytes, answers.Reply], None]
+
+IDLE_SECONDS = 75.0
+"""How long a connection may be silent between two requests."""
+
+READ_SECONDS = 30.0
+"""How long a client may take to send one request, once it began."""
+
+_PATHS = (b"/v1/models/", b"/v2/models/")
+_STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
+
+
+class _Event:
+    """Stands where uvicorn keeps an event that nobody waits for here."""
+
+    def set(self) -> None:
+        pass
+
+
+class _Cycle:
+    """Tells uvicorn about a request of ours: whether it is answered, and whether the connection stays."""
+
+    __slots__ = ("disconnected", "keep_alive", "message_event", "response_complete")
+
+    def __init__(self) -> None:
+        self.response_complete = False
+        self.keep_alive = True
+        self.disconnected = False
+        self.message_event = _Event()
+
+
+class FastLane(HttpToolsProtocol):
+    """uvicorn's protocol with a short way for inference. Made by `protocol_class`."""
+
+    respond: Respond
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ours = False
+        self._parts: list[bytes] = []
+        self._size = 0
+        self.since = self.loop.time()
+        """When the request that is being read began, or the last answer ended."""
+
+        self.reading = False
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self._ours = False
+        self.reading = True
+        self.since = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        cycle = self.cycle
+        if (
+            self.url.startswith(_PATHS)
+            and (cycle is None or cycle.response_complete)
+            and not self.expect_100_continue
+            and b"%" not in self.url
+            and b"?" not in self.url
+            and self.parser.get_http_version() == "1.1"
+            and not self.parser.should_upgrade()
+        ):
+            self._ours = True
+            self._parts = []
+            self._size = 0
+            return
+        headers, expects = self.headers, self.expect_100_continue
+        url = self.url
+        super().on_message_begin()  # makes the scope that was not needed until now
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._ours:
+            super().on_body(body)
+            return
+        self._size += len(body)
+        if self._size <= answers.MAX_BODY_BYTES:
+            self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        self.reading = False
+        if not self._ours:
+            super().on_message_complete()
+            return
+        cycle = _Cycle()
+        cycle.keep_alive = self.parser.should_keep_alive()
+        self.cycle = cycle  # type: ignore[assignment]  # it has what uvicorn looks at
+
+        def reply(status: int, body: bytes, headers: answers.Headers) -> None:
+            self._reply(cycle, status, body, headers)
+
+        if self._size > answers.MAX_BODY_BYTES:
+            cycle.keep_alive = False
+            answers.refuse(reply, answers.too_big())
+            return
+        parts = self._parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._parts = []
+        method = self.parser.get_method().decode("ascii")
+        self.respond(method, self.url.decode("ascii", "replace"), dict(self.headers), body, reply)
+
+    def _reply(self, cycle: _Cycle, status: int, body: bytes, headers: answers.Headers) -> None:
+        if cycle.response_complete:
+            return
+        cycle.response_complete = True
+        if cycle.disconnected or self.transport.is_closing():
+            return
+        lines = [_STATUS_LINES[status]]
+        for name, value in headers:
+            lines += (name, b": ", value, b"\r\n")
+        lines.append(b"content-length: %d\r\n" % len(body))
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines += (b"\r\n", body)
+        self.transport.write(b"".join(lines))
+        self.server_state.total_requests += 1
+        self.since = self.loop.time()
+        if not cycle.keep_alive:
+            self.transport.close()
+        elif self.pipeline:
+            self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._unset_keepalive_if_required()  # the sweep closes idle connections
+        self.since = self.loop.time()
+
+    def expire(self, now: float) -> None:
+        """Close the connection if it was silent, or slow, for too long."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if self.reading and now - self.since > READ_SECONDS:
+            self.transport.write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            self.transport.close()
+        elif not self.reading and not busy and now - self.since > IDLE_SECONDS:
+            self.transport.close()
+
+
+def protocol_class(respond_with: Respond) -> type[FastLane]:
+    """Return the protocol bound to a data plane."""
+
+    class Bound(FastLane):
+        respond = staticmethod(respond_with)
+
+    return Bound
+
+
+async def sweep(connections: set[Any], every_seconds: float = 1.0) -> None:
+    """Close what is silent or slow, until cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(every_seconds)
+        now = loop.time()
+        for connection in list(connections):
+            if isinstance(connection, FastLane):
+                connection.expire(now)
