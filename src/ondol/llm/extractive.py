@@ -22,6 +22,8 @@ Similarity = Callable[[str, Sequence[str]], Sequence[float]]
 
 _PASSAGES = 5  # passages read
 _COMPARED = 12  # sentences whose similarity is asked for: the embedding model is the slow part
+_LIST = 12  # items of a list that follow the sentence that introduces it
+_LISTED = ("- ", "* ", "+ ", "| ", "1. ", "2. ", "3. ", "4. ", "5. ", "6. ", "7. ", "8. ", "9. ")
 _LONGEST = 1200  # characters of one sentence or code block in an answer
 
 
@@ -234,30 +236,31 @@ def _choose(
 ) -> list[_Sentence]:
     """Return the sentences of the answer in reading order; what introduces code or a list takes it along."""
     best_score, best = ranked[0]
-    chosen = [best]
-    following = _following(hits[best.passage], best)
-    if following and (best.text.rstrip().endswith(":") or (_ASKS_HOW.search(question) and _is_block(following.text))):
-        chosen.append(following)
+    chosen = {best.position: best}
     for score, item in ranked[1:]:
-        if len(chosen) >= limit:
+        if len(chosen) < limit and score >= 0.8 * best_score and item.passage == best.passage:
+            chosen.setdefault(item.position, item)
+    spans = text.sentences(hits[best.passage].text)
+    for item in list(chosen.values()):
+        for follower in _led_to(question, hits[best.passage].text, spans, item):
+            chosen.setdefault(follower.position, follower)
+    return [chosen[position] for position in sorted(chosen)]
+
+
+def _led_to(question: str, passage: str, spans: Sequence[tuple[int, int]], item: _Sentence) -> list[_Sentence]:
+    """Return the code block or list that a sentence introduces, or that follows it when the question asks how."""
+    introduces = item.text.rstrip().endswith(":")
+    found: list[_Sentence] = []
+    for position in range(item.position + 1, min(len(spans), item.position + 1 + _LIST)):
+        start, end = spans[position]
+        piece = passage[start : min(end, start + _LONGEST)]
+        code, listed = piece.startswith(("```", "~~~")), piece.startswith(_LISTED)
+        if not (listed and introduces) and not (code and not found and (introduces or _ASKS_HOW.search(question))):
             break
-        fresh = all((item.passage, item.position) != (other.passage, other.position) for other in chosen)
-        if fresh and score >= 0.8 * best_score and item.passage == best.passage:
-            chosen.append(item)
-    return sorted(chosen, key=lambda item: (item.passage, item.position))
-
-
-def _is_block(piece: str) -> bool:
-    return piece.startswith(("```", "~~~", "- ", "* ", "1. ", "| "))
-
-
-def _following(hit: Passage, item: _Sentence) -> _Sentence | None:
-    spans = text.sentences(hit.text)
-    if item.position + 1 >= len(spans):
-        return None
-    start, end = spans[item.position + 1]
-    end = min(end, start + _LONGEST)
-    return _Sentence(item.passage, item.position + 1, start, end, hit.text[start:end])
+        found.append(_Sentence(item.passage, position, start, start + len(piece), piece))
+        if code:
+            break
+    return found
 
 
 def _citation(hit: Passage, item: _Sentence) -> Citation:
@@ -276,8 +279,8 @@ def _join(chosen: Sequence[_Sentence]) -> str:
     """Join sentences with a space; code blocks and list items keep their own lines."""
     parts: list[str] = []
     for item in chosen:
-        block = _is_block(item.text) or "\n" in item.text
         if parts:
-            parts.append("\n" if block or "\n" in parts[-1] or _is_block(parts[-1]) else " ")
+            own_line = any("\n" in piece or piece.startswith(_LISTED) for piece in (parts[-1], item.text))
+            parts.append("\n" if own_line else " ")
         parts.append(item.text)
     return "".join(parts)

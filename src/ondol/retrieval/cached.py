@@ -48,7 +48,8 @@ class CachedEmbedder:
 
     def embed_query(self, query: str) -> Matrix:
         """Return the unit vector of a question, shape (dimensions,)."""
-        return self.inner.embed_query(query)
+        known = shipped(self.id).get(vector_cache.key(self.id, "query", query))
+        return self.inner.embed_query(query) if known is None else known
 
     def embed_documents(self, texts: Sequence[str], progress: Progress = SILENT) -> Matrix:
         """Return unit vectors of passages, shape (n, dimensions)."""
@@ -98,7 +99,12 @@ def shipped(embedder: str) -> dict[bytes, Matrix]:
     asset = resources.files("ondol.assets").joinpath(SHIPPED)
     if not asset.is_file():
         return {}
-    with np.load(io.BytesIO(asset.read_bytes()), allow_pickle=False) as file:
+    return unpack(asset.read_bytes(), embedder)
+
+
+def unpack(data: bytes, embedder: str) -> dict[bytes, Matrix]:
+    """Return packed vectors by key; {} when another embedder made them."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
         if str(file["embedder"]) != embedder:
             return {}
         vectors = unit(file["vectors"].astype(np.float32))
@@ -106,7 +112,7 @@ def shipped(embedder: str) -> dict[bytes, Matrix]:
 
 
 def pack(embedder: str, keys: Sequence[bytes], vectors: Matrix) -> bytes:
-    """Return the file `shipped` reads: half precision, 0.8 KB a vector."""
+    """Return what `unpack` reads: half precision, 0.8 KB a vector."""
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,

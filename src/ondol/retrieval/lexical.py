@@ -24,6 +24,7 @@ from ondol.base import text
 
 VERSION = 1  # grows when the same passages would give other words or weights: part of a snapshot's identity
 _K1, _B = 1.2, 0.75
+_SMALL, _COMMON = 5000, 0.2  # in a collection larger than this, words in more than this share of it say nothing
 FILES = ("terms", "term_offsets", "posting_rows", "posting_weights")
 Floats = NDArray[np.float32]
 
@@ -55,26 +56,31 @@ class Lexicon:
     size: int
 
     def scores(self, query: str) -> tuple[Floats, Floats]:
-        """Return BM25 and coverage in [0, 1] of every row, both of shape (size,)."""
-        found: list[tuple[int, int, float]] = []
-        mass = 0.0
-        for word in text.subject_words(query):
-            wanted = np.uint64(_hash(word))
-            at = int(np.searchsorted(self.terms, wanted))
-            known = at < len(self.terms) and self.terms[at] == wanted
-            start, end = (int(self.offsets[at]), int(self.offsets[at + 1])) if known else (0, 0)
-            idf = _idf(self.size, end - start)
-            mass += idf
-            if end > start:
-                found.append((start, end, idf))
-        if not found:
-            zeros = np.zeros(self.size, dtype=np.float32)
-            return zeros, zeros
-        rows = np.concatenate([self.rows[start:end] for start, end, _ in found])
-        weights = np.concatenate([self.weights[start:end] for start, end, _ in found])
-        shares = np.concatenate([np.full(end - start, idf / mass) for start, end, idf in found])
-        score = np.bincount(rows, weights, minlength=self.size).astype(np.float32)
-        return score, np.bincount(rows, shares, minlength=self.size).astype(np.float32)
+        """Return BM25 and coverage in [0, 1] of every row, both of shape (size,).
+
+        In a large collection the words that are nearly everywhere are left out, unless there are no others: they cost
+        most of the time and tell nothing apart.
+        """
+        found = [
+            (start, end, _idf(self.size, end - start)) for start, end in map(self._span, text.subject_words(query))
+        ]
+        if self.size > _SMALL and any(end - start <= _COMMON * self.size for start, end, _ in found):
+            found = [item for item in found if item[1] - item[0] <= _COMMON * self.size]
+        mass = sum(idf for _, _, idf in found)
+        score, coverage = np.zeros(self.size, dtype=np.float32), np.zeros(self.size, dtype=np.float32)
+        for start, end, idf in found:
+            rows = self.rows[start:end]  # each row once: a plain indexed addition is enough
+            score[rows] += self.weights[start:end]
+            coverage[rows] += np.float32(idf / mass)
+        return score, coverage
+
+    def _span(self, word: str) -> tuple[int, int]:
+        """Return where a word's postings begin and end; the same twice when it occurs nowhere."""
+        wanted = np.uint64(_hash(word))
+        at = int(np.searchsorted(self.terms, wanted))
+        if at == len(self.terms) or self.terms[at] != wanted:
+            return 0, 0
+        return int(self.offsets[at]), int(self.offsets[at + 1])
 
     def save(self, folder: Path) -> None:
         """Write the arrays into a folder."""

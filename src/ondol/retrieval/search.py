@@ -18,6 +18,7 @@ from ondol.retrieval import filters, vectors
 from ondol.retrieval.cached import CachedEmbedder
 from ondol.retrieval.chunking import Chunk
 from ondol.retrieval.snapshot import Opened
+from ondol.retrieval.transform import Matrix
 from ondol.retrieval.vectors import Mask, Rows
 
 DEFAULTS = SearchOptions()
@@ -67,18 +68,14 @@ class Index:
             raise errors.UsageError(f"k is {k}", way_out="Ask for one hit or more.", code="USE-044")
         mask = self._mask(where)
         bm25, coverage = self._opened.lexicon.scores(query)
-        admitted = bm25 if mask is None else np.where(mask, bm25, 0.0)
         if self._opened.flat is None:
-            rows = vectors.largest(admitted, k)
-            rows = rows[np.argsort(-admitted[rows], kind="stable")]
-            return [self._hit(row, coverage[row], 0.0, bm25[row], coverage[row]) for row in rows if admitted[row] > 0]
+            rows = _best(bm25, coverage > 0, mask, k)
+            return [self._hit(row, coverage[row], 0.0, bm25[row], coverage[row]) for row in rows]
         vector = self._embedder.embed_query(query)
         length = max(options.candidates, k)
         dense, _ = self._opened.flat.nearest(vector, length, mask)
-        admitted = np.where(coverage >= options.gate, admitted, 0.0)
-        ranked = vectors.largest(admitted, length)
-        ranked = ranked[np.argsort(-admitted[ranked], kind="stable")]
-        fused = fuse(dense, ranked[admitted[ranked] > 0], options)[:k]
+        words = _best(bm25, coverage >= max(options.gate, 1e-6), mask, length)
+        fused = fuse(dense, words, options)[:k]
         found = np.asarray([row for row, _ in fused], dtype=np.intp)
         cosines = self._opened.flat.matrix[found] @ vector if len(found) else found
         return [
@@ -118,6 +115,13 @@ class Index:
             page=chunk.page,
             metadata=metadata,
         )
+
+
+def _best(scores: Matrix, admitted: Mask, mask: Mask | None, k: int) -> Rows:
+    """Return the k rows with the largest scores among those admitted and let through, best first."""
+    rows = np.flatnonzero(admitted if mask is None else admitted & mask)
+    best = vectors.largest(scores[rows], k)
+    return rows[best[np.argsort(-scores[rows[best]], kind="stable")]]
 
 
 def fuse(dense: Rows, lexical: Rows, options: SearchOptions) -> list[tuple[int, float]]:
