@@ -84,6 +84,10 @@ class JudgePolicy:
     relative_margin: float = 0.1
     """Cost, tokens and other signals may grow by this share of stable's mean."""
 
+    centre_by_label: bool = True
+    """Measure a loss against the usual loss for its label, which takes several times fewer requests. Right when answers
+    do not change what happens (a flight is late whatever was predicted); False when they do (a click, a fraud)."""
+
     evidence_by: Literal["unit", "request"] = "unit"
     """`unit`: requests of one unit count once, so that one heavy or broken client decides nothing. `request`: every
     request counts; right only when requests of one unit are independent of each other."""
@@ -161,8 +165,9 @@ class Observation:
     label: str = ""
     """Ground truth as JSON, when it has arrived."""
 
-    weight: float = 0.0
-    """Percent of units that went to the candidate when this one was assigned (`Route.weight`); 0: not known."""
+    weight: float = -1.0
+    """Percent of units that went to the candidate when this one was assigned: `Route.weight` as it was served, so 0
+    while the candidate was not loaded. -1: not known."""
 
     signals: Json = field(default_factory=dict)
     """Further numbers per request: quality score, tokens, cost, guardrail blocks …"""

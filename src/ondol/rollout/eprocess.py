@@ -36,7 +36,7 @@ RATIOS = (1.3, 2.0, 4.0, 8.0, 20.0, float("inf"))
 The infinite one is the guard against catastrophe: k units that fail in the candidate while none fails in stable are
 worth (1/w)^k, and it needs no α of its own because it is a part of the mixture."""
 
-STAKES = (0.05, 0.125, 0.3, 0.7, 1.5, 3.0)
+STAKES = (0.06, 0.15, 0.4, 1.0, 2.5, 6.0)
 """Shares to bet on differences of means; the best one is (difference - d) / variance."""
 
 _CLEAR = 0.95  # the largest share of the ruinous bet that we ever make
@@ -183,18 +183,19 @@ def units_needed(blocks: Sequence[Block], alpha: float) -> int | None:
     From the growth rate of the best bet, (margin - difference)² w (1 - w) / 2 variance, and its cap, the largest stake
     that cannot ruin. None when the difference measured so far is not below the margin, or nothing is measured.
     """
-    last = blocks[-1] if blocks else None
-    totals = np.array([row for block in blocks for row in block.counts], dtype=np.float64).reshape(-1, 3)
-    n = totals[:, 1:].sum(axis=0)
-    if last is None or not (n > 0).all():
+    rows = [
+        (block.weight, block.centre, x / BINS, arm, n)
+        for block in blocks for x, *units in block.counts for arm, n in enumerate(units)
+    ]  # fmt: skip
+    weight, centre, x, arm, n = np.array(rows, dtype=np.float64).reshape(-1, 5).T
+    if not (n[arm == 0].sum() > 0 and n[arm == 1].sum() > 0):
         return None
-    x = totals[:, :1] / BINS
-    means = (x * totals[:, 1:]).sum(axis=0) / n
-    room = last.margin - max(float(means[1] - means[0]), 0.0)
+    estimate = float((n * (arm - weight) * (x - centre) / (weight * (1 - weight))).sum() / n.sum())
+    last = blocks[-1]
+    room = last.margin - max(estimate, 0.0)
     if room <= 0:
         return None
-    pooled = float((x * totals[:, 1:]).sum() / n.sum())
-    variance = float((((x - pooled) ** 2) * totals[:, 1:]).sum() / n.sum())
+    variance = float((n * (x - centre) ** 2).sum() / n.sum())
     limit = mean_stakes(last.weight, last.centre, 1e-9 + last.margin, -1)[-1]
     goal = float(np.log(1 / alpha)) + 1.0
     spread = last.weight * (1 - last.weight)

@@ -95,6 +95,8 @@ class Judge:
         self.step_times = list(step_times) or [0.0]
         self._counts = _Counts(steps=[0] * len(policy.steps))
         self._labelled: set[str] = set()
+        self._weights: dict[str, float] = {}
+        self._candidate_seen = False
         limit = verdicts.harm_limit(policy)
         self._errors: streams.Errors | None = None
         self._latency: streams.Latency | None = None
@@ -114,8 +116,10 @@ class Judge:
         return max(bisect.bisect_right(self.step_times, at) - 1, 0)
 
     def _weight(self, one: Observation) -> float:
-        percent = one.weight or self.policy.steps[self._step_at(one.at)]
-        return percent / 100
+        """Return the share of the candidate when this request was assigned, 0 when it had none."""
+        if one.weight >= 0:
+            return one.weight / 100
+        return self.policy.steps[self._step_at(one.at)] / 100 if self._candidate_seen else 0.0
 
     def _unit(self, one: Observation) -> str:
         return one.unit if self.policy.evidence_by == "unit" and one.unit else one.id
@@ -123,8 +127,12 @@ class Judge:
     def add(self, one: Observation) -> None:
         """Take a served request, with its label if it has one already."""
         weight, unit = self._weight(one), self._unit(one)
+        # Without weights, requests before the candidate's first answer may be from when it was not loaded yet. That
+        # first one only opens the counting: its arm is no coin toss, it is how we know.
+        self._candidate_seen = self._candidate_seen or one.arm == "candidate"
         if not 0 < weight < 1:
             return
+        self._weights[one.id] = weight
         counts, broken = self._counts, failed(one.status)
         counts.requests[one.arm] += 1
         if one.arm == "candidate":
@@ -144,22 +152,21 @@ class Judge:
 
     def add_label(self, one: Observation) -> None:
         """Take the label of a request that was added before; a request's first label counts."""
-        if self._quality is None or one.id in self._labelled or failed(one.status):
-            return
-        weight = self._weight(one)
-        if not 0 < weight < 1:
+        weight = self._weights.get(one.id)
+        if self._quality is None or weight is None or one.id in self._labelled or failed(one.status):
             return
         self._labelled.add(one.id)
         loss = losses.of(one, self.policy)
         if loss is None:
             self._quality.unscored += 1
         else:
-            self._quality.add(one.arm, weight, self._unit(one), loss)
+            label = one.label if self.policy.centre_by_label else ""
+            self._quality.add(one.arm, weight, self._unit(one), loss, label)
 
     def add_signals(self, one: Observation) -> None:
         """Take numbers that arrived later about a request that was added before; the first of a name counts."""
-        weight = self._weight(one)
-        if failed(one.status) or not 0 < weight < 1:
+        weight = self._weights.get(one.id)
+        if weight is None or failed(one.status):
             return
         self._add_signals(one, weight, self._unit(one))
         if "quality" in one.signals:

@@ -16,6 +16,7 @@ from ondol.rollout.eprocess import Block
 
 Kind = Literal["event", "mean"]
 _FIRST, _LAST = 32, 4096  # sizes of stable's sample at which a reference is made for the first and the last time
+_LABELS = 16  # labels with a centre of their own; further ones (a regression's) share one
 
 
 @dataclass(slots=True)
@@ -167,19 +168,41 @@ class Mean(Stream):
             self.crossed = harm_log_e(self.kind, self.name, (), self.safe.blocks()) >= self.limit
 
 
+class Centre:
+    """The usual loss of stable, for requests with one label."""
+
+    def __init__(self) -> None:
+        self.value = 0.25
+        self._reference = Reference()
+
+    def add(self, loss: float) -> None:
+        if sample := self._reference.add(loss):
+            self.value = min(max(round(sum(sample) / len(sample), 4), 0.01), 0.99)
+
+
 class Quality(Mean):
-    """The loss per labelled request, in [0, 1]."""
+    """The loss per labelled request, in [0, 1], measured against stable's usual loss for that label.
+
+    The label is the world's and not the arm's, so a centre that depends on it is fixed beforehand like any other, and
+    what is hard for every model (late flights are) is no noise any more. `JudgePolicy.centre_by_label` turns it off.
+    """
 
     def __init__(self, name: str, limit: float, margin: float) -> None:
         super().__init__(name, limit)
-        self._margin, self._centre = margin, 0.25
-        self._reference = Reference()
+        self._margin = margin
+        self._centres: dict[str, Centre] = {"": Centre()}
 
-    def add(self, arm: Arm, weight: float, unit: str, loss: float) -> None:
+    def _centre(self, label: str) -> Centre:
+        if label not in self._centres and len(self._centres) <= _LABELS:
+            self._centres[label] = Centre()
+        return self._centres.get(label, self._centres[""])
+
+    def add(self, arm: Arm, weight: float, unit: str, loss: float, label: str) -> None:
         self.totals.add(arm, loss)
-        self.take(arm, (weight, self._centre, 0.0, self._margin), unit, loss)
-        if arm == "stable" and (sample := self._reference.add(loss)):
-            self._centre = min(max(round(sum(sample) / len(sample), 4), 0.01), 0.99)
+        centre = self._centre(label)
+        self.take(arm, (weight, centre.value, 0.0, self._margin), unit, loss)
+        if arm == "stable":
+            centre.add(loss)
 
 
 class Signal(Mean):
