@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ondol.base import errors
-from ondol.formats import kfp_condition, kfp_container, kfp_ir
+from ondol.formats import kfp_condition, kfp_container, kfp_graph, kfp_ir
 from ondol.formats.kfp_node import Node
 
 SOURCE = "\nimport kfp\nfrom kfp import dsl\n\ndef step(x: int) -> int:\n    return x\n\n"
@@ -69,7 +69,7 @@ def test_a_step_is_read_back_from_its_shell_line() -> None:
     assert body.packages == ("pandas==2.2.0", "scikit-learn")
     assert body.pip_options[:2] == ("--index-url", "https://example.invalid/simple")
     graph = pipeline.root.body
-    assert isinstance(graph, kfp_ir.Graph)
+    assert isinstance(graph, kfp_graph.Graph)
     assert graph.tasks["step"].parameters["x"].constant == 5
     assert isinstance(pipeline.components["comp-step"].parameters["x"].default, int)
     assert pipeline.notes == ("base image 'python:3.11': the Python that runs Ondol takes its place",)
@@ -100,7 +100,7 @@ def test_an_unknown_field_anywhere_is_refused_with_its_path(path: tuple[str, ...
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"artifactIterator": {"itemInput": "x"}}, "is a loop"),
+        ({"parameterIterator": {"itemInput": "x", "items": {"raw": "5"}}}, "not a JSON list"),
         ({"inputs": {"parameters": {"x": {"taskOutputParameter": {"producerTask": "none"}}}}}, "no task 'none'"),
         ({"componentRef": {"name": "none"}}, "no component 'none'"),
         ({"dependentTasks": ["step"]}, "wait for each other"),
@@ -113,6 +113,19 @@ def test_what_a_task_says_wrongly(change: dict[str, Any], said: str) -> None:
     changed = spec()
     changed["root"]["dag"]["tasks"]["step"].update(change)
     with pytest.raises(errors.InputError, match=said):
+        kfp_ir.parse([changed], "one.yaml")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", "", ".hidden", "a\nb"])
+def test_a_name_that_would_leave_its_folder_is_refused(name: str) -> None:
+    changed = spec()
+    tasks = changed["root"]["dag"]["tasks"]
+    tasks[name] = tasks.pop("step")
+    with pytest.raises(errors.InputError, match="is not a name"):
+        kfp_ir.parse([changed], "one.yaml")
+    changed = spec()
+    changed["components"]["comp-step"]["outputDefinitions"]["parameters"][name] = {"parameterType": "STRING"}
+    with pytest.raises(errors.InputError, match="is not a name"):
         kfp_ir.parse([changed], "one.yaml")
 
 

@@ -67,6 +67,7 @@ def test_one_branch_runs_and_its_outputs_go_on(
 ) -> None:
     done = tools.run(samples / "choice.yaml", store, home, {"coin": coin, "count": 2})
     assert tools.task(done, "say-6").parameters["Output"] == said
+    assert done.outputs == {"Output": said}
     assert tools.task(done, "read").parameters["Output"] == kept
     ran = [task.name for task in done.tasks if task.state == "succeeded" and "condition-branches-1/" in task.name]
     assert len({name.split("/")[1] for name in ran}) == 1
@@ -77,6 +78,23 @@ def test_pipelines_in_pipelines(samples: Path, home: Settings, store: Store) -> 
     done = tools.run(samples / "nested.yaml", store, home, {"number": 5})
     assert tools.task(done, "twice-2/increase-2").parameters["Output"] == 9
     assert tools.task(done, "twice-2").parameters["Output"] == 9
+
+
+def test_loops_over_values_and_their_parts_nested_and_collected(samples: Path, home: Settings, store: Store) -> None:
+    done = tools.run(samples / "loops.yaml", store, home)
+    outputs = {task.name: task.parameters.get("Output") for task in done.tasks if task.state == "succeeded"}
+    assert [outputs[f"for-loop-1/{number}/increase"] for number in range(3)] == [2, 3, 4]
+    assert outputs["for-loop-1/2/condition-2/increase-2"] == 5
+    assert "for-loop-1/1/condition-2/increase-2" not in outputs
+    assert [outputs[f"for-loop-1/1/for-loop-4/{number}/add"] for number in range(2)] == [13, 23]
+    assert outputs["for-loop-7/0/add-3"] == 15
+    assert (outputs["total"], outputs["total-2"], outputs["join"]) == (66, 9, "file,file,file")
+
+
+def test_a_loop_over_nothing_gives_empty_lists(samples: Path, home: Settings, store: Store) -> None:
+    done = tools.run(samples / "loops.yaml", store, home, {"count": 0})
+    assert tools.task(done, "total-2").parameters["Output"] == 0
+    assert tools.task(done, "for-loop-1").state == "succeeded"
 
 
 def test_independent_steps_run_at_the_same_time(samples: Path, home: Settings, store: Store, tmp_path: Path) -> None:

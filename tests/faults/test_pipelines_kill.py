@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.behaviour import pipeline_tools as tools
 
 from ondol.base import errors
 from ondol.base.settings import Settings
+from ondol.pipelines import compiling, plan, values
 from ondol.store import runs
 from ondol.store.connection import Store
 
@@ -140,3 +142,68 @@ def test_runs_at_once_in_one_home(samples: Path, home: Settings, store: Store) -
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def many_steps(samples: Path, target: Path, count: int) -> Path:
+    """Write a pipeline of many steps, each after the one before it in its row of four, out of a compiled sample."""
+    document = yaml.safe_load((samples / "held.yaml").read_text())
+    component = next(name for name in document["components"] if name.startswith("comp-count-line"))
+    tasks = {}
+    for number in range(count):
+        tasks[f"step-{number}"] = {
+            "cachingOptions": {"enableCache": True},
+            "componentRef": {"name": component},
+            "dependentTasks": [f"step-{number - 4}"] if number >= 4 else [],
+            "inputs": {
+                "parameters": {
+                    "path": {"componentInputParameter": "path"},
+                    "text": {"runtimeValue": {"constant": f"step-{number}"}},
+                }
+            },
+            "taskInfo": {"name": f"step-{number}"},
+        }
+    document["root"]["dag"]["tasks"] = tasks
+    target.write_text(yaml.safe_dump(document))
+    return target
+
+
+@pytest.mark.slow
+def test_a_runner_killed_again_and_again_repeats_no_finished_step(
+    samples: Path, home: Settings, store: Store, tmp_path: Path
+) -> None:
+    source, path, kills, count = many_steps(samples, tmp_path / "many.yaml", 200), tmp_path / "lines.txt", 0, 200
+    resume = ""
+    while True:
+        arguments = [str(part) for part in (home.home, source, path, tmp_path / "gate")]
+        process = subprocess.Popen([sys.executable, "-c", _RUN, *arguments, resume], stderr=subprocess.PIPE)
+        try:
+            _, said = process.communicate(timeout=0.8 + 0.3 * (kills % 4))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+            left = runs.every(store)
+            resume = left[0].id if left else ""
+            assert kills < 60, "it makes no progress"
+            if left and left[0].state == "succeeded":
+                break  # killed after its last word
+            continue
+        assert process.returncode == 0, said.decode()
+        break
+    assert kills > 0, "it was never killed: the test shows nothing"
+    done = runs.get(store, "latest")
+    assert (done.state, len(done.tasks)) == ("succeeded", count)
+    assert len(runs.every(store)) == 1
+    lines = path.read_text().splitlines()
+    assert set(lines) == {f"step-{number}" for number in range(count)}
+    slots = os.cpu_count() or 1
+    assert len(lines) - count <= kills * slots  # only what ran in the moment of a kill ran twice
+
+
+def test_a_thousand_steps_are_planned(samples: Path, home: Settings, store: Store, tmp_path: Path) -> None:
+    source = many_steps(samples, tmp_path / "many.yaml", 1000)
+    compiled = compiling.load(source, store)
+    given = values.arguments(compiled.pipeline, {"path": "x", "gate": "y"})
+    steps = plan.plan(compiled, given, store=store, home=home.home)
+    assert len(steps) == 1000
+    assert {step.action for step in steps} == {"run"}

@@ -61,7 +61,7 @@ def list_runs(name: str, limit: int, as_json: bool) -> None:
                 run.id,
                 run.name,
                 _state(run, settings.home),
-                clock.iso(run.started_at)[:19],
+                clock.iso(run.started_at)[5:16].replace("T", " "),
                 _took(run.started_at, run.ended_at),
                 _steps(run),
             )
@@ -108,6 +108,8 @@ def _show(run: PipelineRun, home: Path) -> None:
     print(f"  file: {run.source}")
     for name, value in run.parameters.items():
         print(f"  {name} = {value!r}")
+    for name, value in run.outputs.items():
+        print(f"  -> {name} = {value!r}")
     for note in run.notes:
         print(f"  note: {note}")
     rows = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from ondol.base import errors
+from ondol.base.settings import Settings
 from ondol.cli import context, output
 
 
@@ -41,6 +43,16 @@ class Lines:
 
     def finish(self, stage: str, summary: str = "") -> None:
         self._say(f"{stage}: done, {summary}")
+
+
+def _tracking(settings: Settings) -> dict[str, str]:
+    """Point MLflow inside the steps at this home's own, when it runs and nothing else is asked for."""
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return {}
+    from ondol.app import running
+
+    found = running.find(settings.home)
+    return {"MLFLOW_TRACKING_URI": found.control.url} if found else {}
 
 
 def _pairs(given: tuple[str, ...]) -> dict[str, str]:
@@ -107,6 +119,7 @@ def command(
             resume=resume,
             pipeline=name,
             slots=slots,
+            environ=_tracking(settings),
             text_parameters=True,
         )
         output.emit(finished, as_json, lambda: print(f"ondol pipeline show {finished.id}"))

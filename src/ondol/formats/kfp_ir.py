@@ -7,120 +7,32 @@ Source of the format: `api/v2alpha1/pipeline_spec.proto` in kubeflow/pipelines.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+import re
+from dataclasses import replace
 from typing import Any
 
 from ondol.base import errors
-from ondol.formats import kfp_condition, kfp_container
-from ondol.formats.kfp_condition import Condition
+from ondol.formats import kfp_condition, kfp_container, kfp_graph
 from ondol.formats.kfp_container import PythonCode
+from ondol.formats.kfp_graph import (
+    ArtifactSlot,
+    Component,
+    Graph,
+    Importer,
+    Loop,
+    Parameter,
+    Pipeline,
+    Retry,
+    Source,
+    Task,
+)
 from ondol.formats.kfp_node import Node
 
+_NAME = re.compile(r"[\w-][\w .-]{0,200}")
+_KEY = re.compile(r'\[("(?:[^"\\]|\\.)*")\]')
+_PICK = re.compile(r'parseJson\(string_value\)((?:\["(?:[^"\\]|\\.)*"\])+)')
 ELSEWHERE = "Run this pipeline on Kubeflow, or leave the feature out."
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """An input or output parameter of a component."""
-
-    type: str
-    """`STRING`, `NUMBER_INTEGER`, `NUMBER_DOUBLE`, `BOOLEAN`, `LIST`, `STRUCT` or `TASK_FINAL_STATUS`."""
-
-    default: Any = None
-    has_default: bool = False
-    optional: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ArtifactSlot:
-    """An input or output artifact of a component."""
-
-    type: str
-    """Schema title, like `system.Dataset`."""
-
-    version: str = ""
-    many: bool = False
-    optional: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where an input's value comes from: a constant, an input of the enclosing graph, or a task's output."""
-
-    constant: Any = None
-    input: str = ""
-    task: str = ""
-    output: str = ""
-    final_status_of: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """How often and how patiently a failed step is tried again; times in seconds."""
-
-    times: int
-    wait: float = 0.0
-    factor: float = 2.0
-    longest: float = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One node of a graph."""
-
-    name: str
-    component: str
-    after: tuple[str, ...] = ()
-    parameters: dict[str, Source] = field(default_factory=dict)
-    artifacts: dict[str, Source] = field(default_factory=dict)
-    cache: bool = False
-    retry: Retry | None = None
-    condition: Condition | None = None
-    always: bool = False
-    """Run when the tasks before have ended in whatever way (exit handler, `ignore_upstream_failure`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """Tasks, and where the graph's own outputs come from: the first source that exists."""
-
-    tasks: dict[str, Task]
-    parameters: dict[str, tuple[Source, ...]] = field(default_factory=dict)
-    artifacts: dict[str, tuple[Source, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Importer:
-    """A step that brings an artifact from outside into the pipeline."""
-
-    uri: Source
-    type: str
-    version: str = ""
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Component:
-    """What a task runs: code, an importer or a graph, with its typed interface."""
-
-    name: str
-    body: PythonCode | Importer | Graph
-    parameters: dict[str, Parameter] = field(default_factory=dict)
-    artifacts: dict[str, ArtifactSlot] = field(default_factory=dict)
-    output_parameters: dict[str, Parameter] = field(default_factory=dict)
-    output_artifacts: dict[str, ArtifactSlot] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """A compiled pipeline."""
-
-    name: str
-    root: Component
-    components: dict[str, Component]
-    description: str = ""
-    notes: tuple[str, ...] = ()
-    """What the file says that means nothing on this machine, for people."""
 
 
 def documents(text: str, where: str) -> list[Any]:
@@ -205,6 +117,8 @@ def _component(label: str, node: Node, executors: Node, notes: list[str]) -> Com
     artifacts = {key: _artifact(member) for key, member in inputs.node("artifacts").members()}
     output_parameters = {key: _parameter(member) for key, member in outputs.node("parameters").members()}
     output_artifacts = {key: _artifact(member) for key, member in outputs.node("artifacts").members()}
+    for key in (*output_parameters, *output_artifacts):
+        _safe(key, outputs.path)
     inputs.done()
     outputs.done()
     node.refuse("platformSpecs", "needs a cluster", ELSEWHERE)
@@ -325,7 +239,15 @@ def _selector(node: Node, key: str) -> Source:
     return source
 
 
+def _safe(name: str, where: str) -> str:
+    """Return a name that becomes part of a path on this machine."""
+    if not _NAME.fullmatch(name):
+        raise errors.InputError(f"{name!r} is not a name", where=where, code="INP-010")
+    return name
+
+
 def _task(name: str, node: Node) -> Task:
+    _safe(name, node.path)
     node.take("taskInfo")
     caching = node.node("cachingOptions")
     cache = caching.flag("enableCache")
@@ -338,8 +260,7 @@ def _task(name: str, node: Node) -> Task:
     parameters = {key: _parameter_source(member) for key, member in inputs.node("parameters").members()}
     artifacts = {key: _artifact_source(member) for key, member in inputs.node("artifacts").members()}
     inputs.done()
-    for key in ("parameterIterator", "artifactIterator", "iteratorPolicy"):
-        node.refuse(key, "is a loop (dsl.ParallelFor), which the local backend does not run yet", ELSEWHERE)
+    loop = _loop(node)
     trigger = node.node("triggerPolicy")
     condition = trigger.text("condition")
     always = trigger.text("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED"
@@ -355,10 +276,51 @@ def _task(name: str, node: Node) -> Task:
         cache,
         _retry(node.node("retryPolicy")),
         kfp_condition.parse(condition, where) if condition else None,
+        loop,
         always,
     )
     node.done()
     return task
+
+
+def _loop(node: Node) -> Loop | None:
+    policy = node.node("iteratorPolicy")
+    limit = int(policy.take("parallelismLimit", 0) or 0)
+    policy.done()
+    for key, name in (("parameterIterator", "inputParameter"), ("artifactIterator", "inputArtifact")):
+        if key not in node:
+            continue
+        iterator = node.node(key)
+        items = iterator.node("items")
+        source = Source(input=items.text(name)) if name in items else Source(constant=_raw_items(items))
+        items.done()
+        loop = Loop(iterator.text("itemInput"), source, key == "artifactIterator", limit)
+        iterator.done()
+        return loop
+    return None
+
+
+def _raw_items(node: Node) -> list[Any]:
+    text = node.text("raw")
+    try:
+        items = json.loads(text)
+    except ValueError:
+        items = None
+    if not isinstance(items, list):
+        raise errors.InputError(f"{text!r} is not a JSON list", where=node.at("raw"), code="INP-010")
+    return items
+
+
+def _picked(node: Node) -> tuple[str, ...]:
+    text = node.text("parameterExpressionSelector")
+    if not text:
+        return ()
+    found = _PICK.fullmatch(text)
+    if found is None:
+        raise errors.UnsupportedError(
+            f"the expression {text!r} is not understood", where=node.at("parameterExpressionSelector")
+        )
+    return tuple(json.loads(key) for key in _KEY.findall(found.group(1)))
 
 
 def _retry(node: Node) -> Retry | None:
@@ -378,7 +340,7 @@ def _seconds(node: Node, key: str, default: float) -> float:
 
 
 def _parameter_source(node: Node) -> Source:
-    node.refuse("parameterExpressionSelector", "picks a part of a loop's item, which is not run here yet", ELSEWHERE)
+    pick = _picked(node)
     if "runtimeValue" in node:
         value = node.node("runtimeValue")
         if "runtimeParameter" in value:
@@ -397,7 +359,7 @@ def _parameter_source(node: Node) -> Source:
     else:
         source = Source(input=node.text("componentInputParameter"))
     node.done()
-    return source
+    return replace(source, pick=pick) if pick else source
 
 
 def _artifact_source(node: Node) -> Source:
@@ -440,17 +402,10 @@ def _refuse_recursion(start: str, current: str, components: dict[str, Component]
 
 
 def _refuse_cycle(graph: str, tasks: dict[str, Task]) -> None:
-    left = {name: set(before(task)) for name, task in tasks.items()}
+    left = {name: set(kfp_graph.before(task)) for name, task in tasks.items()}
     while left:
         free = [name for name, needs in left.items() if not needs & left.keys()]
         if not free:
             raise errors.InputError(f"tasks wait for each other: {sorted(left)}", where=graph, code="INP-010")
         for name in free:
             del left[name]
-
-
-def before(task: Task) -> tuple[str, ...]:
-    """Return the tasks that must have ended before this one starts."""
-    sources = (*task.parameters.values(), *task.artifacts.values())
-    producers = [source.task or source.final_status_of for source in sources]
-    return tuple(dict.fromkeys((*task.after, *(name for name in producers if name))))

@@ -15,7 +15,7 @@ from typing import Any
 
 from ondol.base import hashing
 from ondol.formats.kfp_container import PythonCode
-from ondol.formats.kfp_ir import Component
+from ondol.formats.kfp_graph import Component
 from ondol.records.pipeline import Artifact, TaskRun
 from ondol.store import runs
 from ondol.store.blobs import Blobs
@@ -50,7 +50,9 @@ def ingredients(
 
 
 def _content(artifact: Artifact) -> str:
-    return hashing.of_json([artifact.digest, artifact.type, _finite(artifact.metadata)])
+    # Without content on this machine, an address elsewhere is all there is to tell two artifacts apart.
+    elsewhere = artifact.uri if not artifact.digest and "://" in artifact.uri else ""
+    return hashing.of_json([artifact.digest, artifact.type, _finite(artifact.metadata), elsewhere])
 
 
 def _finite(value: Any) -> Any:

@@ -20,7 +20,7 @@ from typing import Any
 
 from ondol.base import errors, hashing
 from ondol.formats import kfp_ir
-from ondol.formats.kfp_ir import Pipeline
+from ondol.formats.kfp_graph import Pipeline
 from ondol.store import runs
 from ondol.store.connection import Store
 
@@ -76,9 +76,9 @@ def load(source: Path, store: Store, pipeline: str = "") -> Compiled:
     return _finished(text, source.resolve(), {}, fresh=False)
 
 
-def from_text(text: str, source: Path, origins: Mapping[str, Any]) -> Compiled:
+def from_text(text: str, source: Path) -> Compiled:
     """Return a pipeline from its compiled text, kept with a run."""
-    return _finished(text, source, origins, fresh=False)
+    return _finished(text, source, {}, fresh=False)
 
 
 def _finished(text: str, source: Path, origins: Mapping[str, Any], *, fresh: bool) -> Compiled:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ondol.base import errors
-from ondol.formats import kfp_condition, kfp_ir
-from ondol.formats.kfp_ir import Component, Graph, Pipeline, Source, Task
+from ondol.formats import kfp_condition, kfp_graph
+from ondol.formats.kfp_graph import Component, Graph, Pipeline, Source, Task
 from ondol.pipelines import values
 from ondol.records.pipeline import Artifact
 
@@ -56,6 +56,17 @@ class Scope:
     waiting: dict[str, set[str]]
     followers: dict[str, list[str]]
     ended: dict[str, Ended] = field(default_factory=dict)
+    iteration: int = 0
+
+
+@dataclass(slots=True)
+class Iterations:
+    """A loop being walked: one scope per item, some of them open at a time."""
+
+    items: list[Any]
+    inputs: Inputs
+    opened: int = 0
+    ended: dict[int, Ended] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,23 +101,69 @@ class Flow:
     def __init__(self, pipeline: Pipeline, parameters: dict[str, Any], facts: Mapping[str, str]) -> None:
         self._components = pipeline.components
         self._facts = facts
+        self._loops: dict[str, Iterations] = {}
         self.ready: deque[Node] = deque()
         assert isinstance(pipeline.root.body, Graph)
         self.root = self.open(pipeline.root, pipeline.root.body, Inputs(parameters, {}), None)
 
-    def open(self, component: Component, graph: Graph, inputs: Inputs, parent: Node | None) -> Scope:
+    def open(
+        self, component: Component, graph: Graph, inputs: Inputs, parent: Node | None, iteration: int | None = None
+    ) -> Scope:
         """Start walking a graph."""
-        waiting = {name: set(kfp_ir.before(task)) for name, task in graph.tasks.items()}
+        waiting = {name: set(kfp_graph.before(task)) for name, task in graph.tasks.items()}
         followers: dict[str, list[str]] = {}
         for name, needs in waiting.items():
             for need in needs:
                 followers.setdefault(need, []).append(name)
         prefix = f"{parent.path}/" if parent else ""
+        if iteration is not None:
+            prefix += f"{iteration}/"
         scope = Scope(prefix, component, graph, inputs.parameters, inputs.artifacts, parent, waiting, followers)
+        scope.iteration = iteration or 0
         for name, needs in waiting.items():
             if not needs:
                 self._make_ready(scope, name)
         return scope
+
+    def loop(self, node: Node, inputs: Inputs) -> int:
+        """Start walking a loop and return how many items it has; with none, it has ended already.
+
+        :raises InputError: when what it loops over is no list.
+        """
+        loop = node.task.loop
+        assert loop is not None
+        if loop.artifacts:
+            items: Any = list(inputs.artifacts.get(loop.items.input, ()))
+        else:
+            items = loop.items.constant if loop.items.constant is not None else inputs.parameters.get(loop.items.input)
+        if isinstance(items, str):
+            items = values.from_text(items, "LIST", f"what {node.path!r} loops over")
+        if not isinstance(items, list):
+            raise errors.InputError(f"{node.path!r} loops over {items!r}, which is no list", code="INP-018")
+        iterations = self._loops[node.path] = Iterations(items, inputs)
+        for _ in range(min(len(items), loop.limit or len(items))):
+            self._open_next(node, iterations)
+        return len(items)
+
+    def _open_next(self, node: Node, iterations: Iterations) -> None:
+        loop, number = node.task.loop, iterations.opened
+        assert loop is not None
+        assert isinstance(node.component.body, Graph)
+        iterations.opened += 1
+        item, inputs = iterations.items[number], iterations.inputs
+        if loop.artifacts:
+            mine = Inputs(inputs.parameters, {**inputs.artifacts, loop.item: (item,)})
+        else:
+            mine = Inputs({**inputs.parameters, loop.item: item}, inputs.artifacts)
+        self.open(node.component, node.component.body, mine, node, number)
+
+    def _iterated(self, node: Node, number: int, ended: Ended) -> Ended | None:
+        """Note that one item is done; return how the whole loop ended when it was the last."""
+        iterations = self._loops[node.path]
+        iterations.ended[number] = ended
+        if iterations.opened < len(iterations.items):
+            self._open_next(node, iterations)
+        return gathered(node, iterations) if len(iterations.ended) == len(iterations.items) else None
 
     def _make_ready(self, scope: Scope, name: str) -> None:
         task = scope.graph.tasks[name]
@@ -116,7 +173,7 @@ class Flow:
         """Say why a ready task must be skipped; empty when it may run."""
         if node.task.always:
             return ""
-        for name in kfp_ir.before(node.task):
+        for name in kfp_graph.before(node.task):
             state = node.scope.ended[name].state
             if state != "succeeded":
                 return f"{node.scope.prefix}{name} {'failed' if state == 'failed' else 'was skipped'}"
@@ -137,7 +194,10 @@ class Flow:
             unknown = UNKNOWN in found.values() and "{{$" in str(source.constant)
             facts = {**self._facts, "pipeline_task_name": task.name, "pipeline_task_uuid": node.path}
             found[name] = UNKNOWN if unknown else values.fill(source.constant, found, facts)
+        item = task.loop.item if task.loop else ""
         for name, slot in node.component.parameters.items():
+            if name == item:
+                continue
             if found.get(name) is None and slot.has_default:
                 found[name] = slot.default
             elif found.get(name) is None and not slot.optional:
@@ -148,9 +208,9 @@ class Flow:
         for name, source in task.artifacts.items():
             if made := self._artifact(node, source):
                 artifacts[name] = made
-        unknown = any(node.scope.ended[name].unknown for name in kfp_ir.before(task))
+        unknown = any(node.scope.ended[name].unknown for name in kfp_graph.before(task))
         for name, place in node.component.artifacts.items():
-            if name not in artifacts and not place.optional and not unknown:
+            if name not in artifacts and name != item and not (place.optional or place.many or unknown):
                 raise errors.InputError(f"{node.path!r} needs the artifact {name!r}, which was not made")
         given = {name: value for name, value in found.items() if value is not None}
         return Inputs(given, artifacts, unknown or UNKNOWN in given.values())
@@ -161,8 +221,10 @@ class Flow:
             return self._final_status(scope, source.final_status_of)
         if source.task:
             ended = scope.ended[source.task]
-            return UNKNOWN if ended.unknown else ended.parameters.get(source.output)
-        return scope.parameters.get(source.input)
+            value = UNKNOWN if ended.unknown else ended.parameters.get(source.output)
+        else:
+            value = scope.parameters.get(source.input)
+        return value if isinstance(value, Unknown) else _part(value, source.pick, node.path)
 
     def _artifact(self, node: Node, source: Source) -> tuple[Artifact, ...]:
         if source.task:
@@ -200,7 +262,12 @@ class Flow:
                     self._make_ready(scope, follower)
             if len(scope.ended) < len(scope.graph.tasks) or scope.parent is None:
                 return closed
-            current, ended = scope.parent, _sum_up(scope)
+            current, ended = scope.parent, sum_up(scope)
+            if current.task.loop is not None:
+                whole = self._iterated(current, scope.iteration, ended)
+                if whole is None:
+                    return closed
+                ended = whole
             closed.append((current, ended))
         return closed
 
@@ -210,7 +277,7 @@ class Flow:
         return len(self.root.ended) == len(self.root.graph.tasks)
 
 
-def _sum_up(scope: Scope) -> Ended:
+def sum_up(scope: Scope) -> Ended:
     """Return how a graph as a whole ended: failed when one of its tasks did."""
     failed = next((ended for ended in scope.ended.values() if ended.state == "failed"), None)
     unknown = any(ended.unknown for ended in scope.ended.values())
@@ -227,6 +294,33 @@ def _sum_up(scope: Scope) -> Ended:
                 artifacts[name] = things
                 break
     return Ended("failed" if failed else "succeeded", parameters, artifacts, failed.error if failed else "", unknown)
+
+
+def gathered(node: Node, iterations: Iterations) -> Ended:
+    """Return how a loop as a whole ended: its outputs are lists, in the order of the items."""
+    done = [iterations.ended[number] for number in sorted(iterations.ended)]
+    failed = next((ended for ended in done if ended.state == "failed"), None)
+    parameters = {
+        name: [ended.parameters[name] for ended in done if name in ended.parameters]
+        for name in node.component.output_parameters
+    }
+    artifacts = {
+        name: tuple(one for ended in done for one in ended.artifacts.get(name, ()))
+        for name in node.component.output_artifacts
+    }
+    unknown = any(ended.unknown for ended in done)
+    return Ended("failed" if failed else "succeeded", parameters, artifacts, failed.error if failed else "", unknown)
+
+
+def _part(value: Any, keys: tuple[str, ...], path: str) -> Any:
+    """Return the part of a value that a loop's item expression picks."""
+    for key in keys:
+        if isinstance(value, str):
+            value = values.from_text(value, "STRUCT", f"an item of {path!r}")
+        if not isinstance(value, dict) or key not in value:
+            raise errors.InputError(f"{path!r} needs {key!r} of the item {value!r}", code="INP-018")
+        value = value[key]
+    return value
 
 
 def _fitting(value: Any, kind: str) -> Any:

@@ -53,6 +53,8 @@ class _Planner(Walk):
             self.steps.append(PlannedStep(node.path, "reuse", f"same code, inputs and environment as in {made}", made))
         elif task.state == "succeeded":
             self.steps.append(PlannedStep(node.path, "import", task.outputs["artifact"].path))
+        elif task.state == "pending":
+            self.steps.append(PlannedStep(node.path, "run", task.error))
         else:
             self.steps.append(PlannedStep(node.path, "skip", task.error))
 

@@ -12,6 +12,7 @@ import heapq
 import os
 import queue
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,10 +23,10 @@ from ondol.base import errors, ids
 from ondol.base.progress import SILENT, Progress
 from ondol.base.settings import Settings
 from ondol.formats.kfp_container import PythonCode
-from ondol.formats.kfp_ir import Graph, Importer
+from ondol.formats.kfp_graph import Graph, Importer
 from ondol.pipelines import caching, compiling, environments, plan, steps, values
 from ondol.pipelines.compiling import Compiled
-from ondol.pipelines.flow import Ended, Node
+from ondol.pipelines.flow import Ended, Node, sum_up
 from ondol.pipelines.steps import Outcome, Work
 from ondol.pipelines.walk import Ready, Walk
 from ondol.pipelines.workers import Workers
@@ -106,7 +107,11 @@ def _resumed(store: Store, home: Path, resume: str, source: Path, pipeline: str)
         )
     if str(source) in ("", "."):
         source = Path(record.source)
-    compiled = compiling.load(source, store, pipeline)
+    kept = home / "runs" / record.id / _PIPELINE_FILE
+    if source.is_file() or not kept.is_file():
+        compiled = compiling.load(source, store, pipeline or (record.name if source.suffix == ".py" else ""))
+    else:
+        compiled = compiling.from_text(kept.read_text(encoding="utf-8"), source)
     if compiled.digest != record.digest:
         raise errors.StateError(
             f"the pipeline changed since run {record.id!r} began",
@@ -204,6 +209,7 @@ class _Runner(Walk):
         self.pool = ThreadPoolExecutor(self.slots, thread_name_prefix="ondol-step")
         self.done: queue.SimpleQueue[tuple[Ready, TaskRun, Outcome]] = queue.SimpleQueue()
         self.running: dict[str, TaskRun] = {}
+        self.waiting: deque[Ready] = deque()
         self.later: list[tuple[float, int, Ready]] = []
         self.attempts: dict[str, int] = {}  # how often each task was started, over all resumptions
         self.tries: dict[str, int] = {}
@@ -227,12 +233,14 @@ class _Runner(Walk):
 
     def _loop(self) -> None:
         self.advance()
-        while self.running or self.later:
+        while self.running or self.later or self.waiting:
+            while self.waiting and len(self.running) < self.slots:
+                self._submit(self.waiting.popleft())
             wait = max(0.0, self.later[0][0] - time.monotonic()) if self.later else None
             try:
                 ready, task, outcome = self.done.get(timeout=wait)
             except queue.Empty:
-                self._submit(heapq.heappop(self.later)[2])
+                self.waiting.append(heapq.heappop(self.later)[2])
                 continue
             self.running.pop(task.name, None)
             self._settle(ready, task, outcome)
@@ -246,7 +254,7 @@ class _Runner(Walk):
         )
 
     def launch(self, ready: Ready) -> None:
-        self._submit(ready)
+        self.waiting.append(ready)
 
     def _submit(self, ready: Ready) -> None:
         node = ready.node
@@ -323,8 +331,9 @@ class _Runner(Walk):
     def _ended(self) -> PipelineRun:
         failed = any(ended.state == "failed" for ended in self.flow.root.ended.values())
         message = self.error.message if self.error else ""
+        outputs = dict(sum_up(self.flow.root).parameters)
         self.record = replace(
-            self.record, state="failed" if failed else "succeeded", ended_at=time.time(), error=message
+            self.record, state="failed" if failed else "succeeded", ended_at=time.time(), error=message, outputs=outputs
         )
         runs.put(self.store, self.record)
         finished = runs.get(self.store, self.record.id)

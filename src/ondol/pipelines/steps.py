@@ -14,7 +14,7 @@ from typing import Any
 
 from ondol.base import errors, hashing
 from ondol.formats.kfp_container import PythonCode
-from ondol.formats.kfp_ir import Component, Importer
+from ondol.formats.kfp_graph import Component, Importer
 from ondol.pipelines import caching, values
 from ondol.pipelines.workers import Worker, WorkerDied
 from ondol.records.pipeline import Artifact

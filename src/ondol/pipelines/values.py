@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ondol.base import errors
-from ondol.formats.kfp_ir import Parameter, Pipeline
+from ondol.formats.kfp_graph import Parameter, Pipeline
 
 _SPOKEN = {
     "STRING": "text",

@@ -11,10 +11,10 @@ from typing import Any
 
 from ondol.base import errors
 from ondol.formats.kfp_container import PythonCode
-from ondol.formats.kfp_ir import Graph, Importer
+from ondol.formats.kfp_graph import Graph, Importer
 from ondol.pipelines import caching, environments, steps, values
 from ondol.pipelines.compiling import Compiled
-from ondol.pipelines.flow import Ended, Flow, Inputs, Node
+from ondol.pipelines.flow import Ended, Flow, Inputs, Iterations, Node, gathered
 from ondol.records.pipeline import TaskRun
 from ondol.store.blobs import Blobs
 from ondol.store.connection import Store
@@ -134,11 +134,25 @@ class Walk:
         self.finish(node, Ended("skipped", error=why))
 
     def _open(self, node: Node, graph: Graph, inputs: Inputs) -> None:
+        if node.task.loop is not None:
+            self._iterate(node, inputs)
+            return
         self.note(node, TaskRun(node.path, "running", inputs=_known(inputs), graph=True))
         self.flow.open(node.component, graph, inputs, node)
         if not graph.tasks:
             self.note(node, TaskRun(node.path, "succeeded", graph=True))
             self.finish(node, Ended("succeeded"))
+
+    def _iterate(self, node: Node, inputs: Inputs) -> None:
+        if inputs.unknown:  # a plan cannot know what it loops over
+            self.note(node, TaskRun(node.path, "pending", error="what it loops over is known when it runs"))
+            self.finish(node, Ended("succeeded", unknown=True))
+            return
+        self.note(node, TaskRun(node.path, "running", inputs=_known(inputs), graph=True))
+        if not self.flow.loop(node, inputs):
+            ended = gathered(node, Iterations([], inputs))
+            self.note(node, TaskRun(node.path, "succeeded", parameters=_plain(ended), graph=True))
+            self.finish(node, ended)
 
     def _succeed(self, node: Node, task: TaskRun) -> None:
         artifacts = {name: (artifact,) for name, artifact in task.outputs.items()}

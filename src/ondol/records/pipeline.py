@@ -80,6 +80,9 @@ class PipelineRun:
     """MLflow run that mirrors it, when there is one."""
 
     error: str = ""
+    outputs: Json = field(default_factory=dict)
+    """The pipeline's own output parameters."""
+
     notes: tuple[str, ...] = ()
     """What the file asked for that means nothing on this machine."""
 

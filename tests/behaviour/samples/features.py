@@ -314,10 +314,43 @@ def chain(number: int = 0):
         last = long_chain(number=last.output)
 
 
-@dsl.pipeline(name="loop")
-def loop():
-    with dsl.ParallelFor(items=[1, 2]) as item:
-        increase(number=item)
+@component
+def pairs() -> List[Dict[str, int]]:
+    return [{"a": 1, "b": 10}, {"a": 2, "b": 20}, {"a": 3, "b": 30}]
+
+
+@component
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@component
+def join(files: Input[List[Dataset]]) -> str:
+    texts = []
+    for one in files or []:  # KFP gives None for an empty list
+        with open(one.path) as file:
+            texts.append(file.read())
+    return ",".join(texts)
+
+
+@dsl.pipeline(name="loops")
+def loops(count: int = 3):
+    made = numbers(count=count)
+    with dsl.ParallelFor(made.output, parallelism=2) as number:
+        first = increase(number=number)
+        with dsl.If(number > 2):
+            increase(number=first.output)
+        text = write(text="file")
+        with dsl.ParallelFor([10, 20]) as other:
+            add(a=first.output, b=other)
+    described = pairs()
+    with dsl.ParallelFor(described.output) as pair:
+        added = add(a=pair.a, b=pair.b)
+    with dsl.ParallelFor([{"a": 7, "b": 8}]) as pair:
+        add(a=pair.a, b=pair.b)
+    total(many=dsl.Collected(added.output))
+    total(many=dsl.Collected(first.output))
+    join(files=dsl.Collected(text.outputs["out"]))
 
 
 @dsl.container_component
