@@ -31,9 +31,11 @@ from ondol.api.mlflow.door import MlflowDoor, is_ours
 from ondol.app import listen
 from ondol.base.settings import Settings
 from ondol.store.connection import Store
+from ondol.ui.pages import Pages
 
 _log = logging.getLogger(__name__)
-_CONDUCTOR = "ondol.loop.conductor"
+_CONDUCTOR = "ondol.app.conducting"
+_REGISTRY = "/api/ondol/registry/"
 _STOP_SECONDS = 3  # for requests under way
 
 
@@ -46,8 +48,9 @@ class Control:
     def __init__(self, store: Store, settings: Settings, *, conduct: bool = True) -> None:
         self.store, self.settings = store, settings
         self.mlflow = MlflowDoor(store, settings)
-        self._conductor = ConductorThread(store, settings) if conduct else None
-        self._ours = Starlette(routes=self._routes())
+        self._conductor = ConductorThread(store, settings, self._mlflow_settled) if conduct else None
+        pages = Pages(store)
+        self._ours = Starlette(routes=[*self._routes(), *pages.routes()], exception_handlers={404: pages.missing})
 
     def _routes(self) -> list[BaseRoute]:
         routes: list[BaseRoute] = [
@@ -59,6 +62,10 @@ class Control:
             ),
         ]
         return routes
+
+    def _mlflow_settled(self) -> bool:
+        """Whether MLflow's import has ended: two threads must not import it at the same time."""
+        return self.mlflow.ready or self.mlflow.error is not None
 
     async def _readyz(self, _: Request) -> Response:
         if self.mlflow.ready:
@@ -86,6 +93,8 @@ class Control:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _run_lifespan(self.lifespan, receive, send)
+        elif scope["type"] == "http" and scope["path"].startswith(_REGISTRY) and not self.mlflow.ready:
+            await (await self._readyz(Request(scope)))(scope, receive, send)
         elif scope["type"] == "http" and not is_ours(scope["path"]):
             await self._ours(scope, receive, send)
         else:
@@ -105,8 +114,8 @@ async def _run_lifespan(
 class ConductorThread:
     """Keeps `ondol.loop.conductor` running: after an exception it is started again, ever more slowly."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
-        self._store, self._settings = store, settings
+    def __init__(self, store: Store, settings: Settings, may_start: Callable[[], bool]) -> None:
+        self._store, self._settings, self._may_start = store, settings, may_start
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="conductor", daemon=True)
 
@@ -122,12 +131,14 @@ class ConductorThread:
     def _run(self) -> None:
         if not _exists(_CONDUCTOR):
             return
+        while not self._may_start() and not self._stop.wait(0.05):
+            pass
         pause = 1.0
         while not self._stop.is_set():
             began = time.monotonic()
             try:
-                conductor: Any = importlib.import_module(_CONDUCTOR)
-                conductor.Conductor(self._store, self._settings).run(self._stop)
+                conducting: Any = importlib.import_module(_CONDUCTOR)
+                conducting.make(self._store, self._settings).run(self._stop)
             except Exception:  # noqa: BLE001 - the loop must outlive any failure of one round
                 _log.exception("the conductor failed; it starts again in %.0f s", pause)
             pause = 1.0 if time.monotonic() - began > 60 else min(pause * 2, 30.0)

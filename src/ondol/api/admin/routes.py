@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from ondol.base import errors
 from ondol.records import codec
-from ondol.store import loads, observations, overview, registry_events, releases, resources, rollouts
+from ondol.store import loads, observations, overview, registry_events, releases, resources, rollouts, runs
 from ondol.store.connection import Store
 
 Json = Any
@@ -70,6 +70,8 @@ class AdminApi:
             "/decisions/{id}": lambda request: rollouts.decision(self._store, request.path_params["id"]),
             "/resources": lambda request: resources.every(self._store, request.query_params.get("kind", "")),
             "/loads": lambda request: loads.every(self._store, request.query_params.get("service", "")),
+            "/runs": lambda request: runs.every(self._store, request.query_params.get("name", ""), limit_of(request)),
+            "/runs/{id}": lambda request: runs.get(self._store, request.path_params["id"]),
             "/registry/events": self._events,
         }
         found = [Route(path, endpoint(function), methods=["GET"]) for path, function in gets.items()]

@@ -1,0 +1,109 @@
+"""Small drawings as inline SVG; colours come from the page's style sheet, so that they fit dark and light.
+
+Must not read the store: numbers in, text out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 640, 190
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 26
+_POINTS = 160  # a line has no more: the rest could not be seen
+
+Point = tuple[float, float]
+
+
+def thin(points: Sequence[Point]) -> list[Point]:
+    """Keep at most `_POINTS` points, evenly, the last one always."""
+    if len(points) <= _POINTS:
+        return list(points)
+    every = len(points) / _POINTS
+    return [points[int(index * every)] for index in range(_POINTS)] + [points[-1]]
+
+
+def _ceiling(value: float) -> float:
+    """Return the next number above that reads well on an axis."""
+    if value <= 0:
+        return 1.0
+    unit = 10.0 ** (len(str(int(value))) - 1) if value >= 1 else 1.0
+    while unit > value:
+        unit /= 10
+    return next((unit * step for step in (1, 1.5, 2, 3, 5, 7.5, 10) if unit * step >= value), unit * 10)
+
+
+def lines(series: Mapping[str, Sequence[Point]], *, label: str, percent: bool = False, x_label: str = "") -> str:
+    """Draw lines over one axis, each named by its CSS class (`stable`, `candidate`).
+
+    :param series: name -> (x, y), x ascending, y not negative.
+    """
+    drawn = {name: thin(points) for name, points in series.items() if points}
+    if not drawn:
+        return ""
+    right = max(points[-1][0] for points in drawn.values()) or 1.0
+    top = _ceiling(max(y for points in drawn.values() for _, y in points) * 1.05)
+    across, up = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
+
+    def place(x: float, y: float) -> str:
+        return f"{_LEFT + across * x / right:.1f},{_TOP + up * (1 - y / top):.1f}"
+
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
+    for share in (0.0, 0.5, 1.0):
+        y = _TOP + up * (1 - share)
+        text = f"{top * share * 100:.3g} %" if percent else f"{top * share:.3g}"
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
+    parts.append(f'<text class="tick" x="{_LEFT}" y="{HEIGHT - 6}">0</text>')
+    end = f"{right:,.0f} {escape(x_label)}"
+    parts.append(f'<text class="tick" x="{WIDTH - _RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{end}</text>')
+    for name, points in drawn.items():
+        path = " ".join(place(x, y) for x, y in points)
+        parts.append(f'<polyline class="line {escape(name)}" points="{path}"/>')
+        parts.append(f'<circle class="dot {escape(name)}" r="3.5" {_centre(place(*points[-1]))}/>')
+    return "".join([*parts, "</svg>"])
+
+
+def _centre(place: str) -> str:
+    x, _, y = place.partition(",")
+    return f'cx="{x}" cy="{y}"'
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One step of a run on the timeline."""
+
+    name: str
+    start: float
+    end: float
+    """Seconds since the run began."""
+
+    state: str
+    """A CSS class: `succeeded`, `failed`, `cached` …"""
+
+    link: str = ""
+
+
+def timeline(bars: Sequence[Bar], *, label: str) -> str:
+    """Draw steps as bars, one per row, in the order they began."""
+    if not bars:
+        return ""
+    row, name_width = 26, 190
+    total = max(max(bar.end for bar in bars), 0.001)
+    across = WIDTH - name_width - 70
+    height = row * len(bars) + 6
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">']
+    for index, bar in enumerate(sorted(bars, key=lambda one: (one.start, one.end))):
+        y = index * row + 4
+        x = name_width + across * max(bar.start, 0.0) / total
+        width = max(3.0, across * (bar.end - bar.start) / total)
+        name = bar.name if len(bar.name) <= 26 else bar.name[:25] + "…"
+        opened, closed = (f'<a href="{escape(bar.link)}">', "</a>") if bar.link else ("", "")
+        parts.append(
+            f'{opened}<text class="tick name" x="{name_width - 10}" y="{y + 15}" text-anchor="end">{escape(name)}'
+            f"<title>{escape(bar.name)}</title></text>"
+            f'<rect class="bar {escape(bar.state)}" x="{x:.1f}" y="{y + 3}" width="{width:.1f}" height="16" rx="4"/>'
+            f'<text class="tick" x="{x + width + 6:.1f}" y="{y + 15}">{bar.end - bar.start:.2f} s</text>{closed}'
+        )
+    return "".join([*parts, "</svg>"])

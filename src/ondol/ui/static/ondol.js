@@ -1,0 +1,19 @@
+// Keep an open page fresh: every few seconds fetch it again and put the new <main> in place of the old one.
+// Nothing happens while the tab is hidden, text is selected, or a <details> is open.
+(() => {
+  const again = async () => {
+    const busy = document.hidden || String(getSelection()) || document.querySelector("details[open]");
+    if (!busy) {
+      try {
+        const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+        if (answer.ok) {
+          const next = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
+          const main = document.querySelector("main");
+          if (next && next.innerHTML !== main.innerHTML) main.replaceWith(next);
+        }
+      } catch { /* the control process is restarting: the next round finds it */ }
+    }
+    setTimeout(again, 3000);
+  };
+  setTimeout(again, 3000);
+})();
