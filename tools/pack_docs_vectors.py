@@ -1,8 +1,8 @@
 """Write `src/ondol/assets/docs_vectors.npz`: vectors of Ondol's own documentation, so that the demo indexes at once.
 
-Packed are the chunks of `docs/` (default options), every sentence of them (the extractive reader compares sentences) and
-the questions of `evals/*.jsonl`. Run again after the documentation changed; `--check` says whether that is needed.
-What is missing in the file is computed when it is needed: out of date costs time, never an answer.
+Packed are the chunks of `docs/` (default options), every sentence of them (the extractive reader compares sentences)
+and the questions of `evals/*questions*.jsonl`. Run again after the documentation changed; `--check` says whether that
+is needed. What is missing in the file is computed when it is used: out of date costs time, never an answer.
 """
 
 from __future__ import annotations

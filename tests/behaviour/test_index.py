@@ -274,6 +274,22 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     return int(caught.value.code or 0), capsys.readouterr().out
 
 
+def test_ondol_yaml_names_folder_and_options(
+    pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ONDOL_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    written = "name: x\nindexes:\n  docs: {path: pages/en, options: {embedder: lexical, tokens: 100}}\n"
+    (tmp_path / "ondol.yaml").write_text(written, encoding="utf-8")
+    code, out = run(capsys, "index", "build", "docs", "--json")
+    assert (code, json.loads(out)["documents"], json.loads(out)["embedder"]) == (0, 3, "lexical")
+    code, out = run(capsys, "index", "build", "other", "--json")
+    assert (code, json.loads(out)["code"]) == (1, "NOF-044")
+    (tmp_path / "ondol.yaml").write_text(written.replace("tokens", "size"), encoding="utf-8")
+    code, out = run(capsys, "index", "build", "docs", "--json")
+    assert (code, json.loads(out)["error"]) == (2, "unknown index option 'size'")
+
+
 def test_the_command_line_from_build_to_rollback(
     pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

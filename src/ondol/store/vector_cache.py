@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class VectorCache:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection: sqlite3.Connection | None = None
+        self._lock = threading.Lock()  # one connection for all threads: a transaction must not get another's rows
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -46,7 +48,7 @@ class VectorCache:
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the vectors that are known."""
         found: dict[bytes, bytes] = {}
-        with contextlib.suppress(sqlite3.Error, OSError):
+        with contextlib.suppress(sqlite3.Error, OSError), self._lock:
             for start in range(0, len(keys), _AT_ONCE):
                 part = keys[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(part))
@@ -55,7 +57,7 @@ class VectorCache:
 
     def put(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Remember vectors; acknowledged ones survive kill -9."""
-        with contextlib.suppress(sqlite3.Error, OSError):
+        with contextlib.suppress(sqlite3.Error, OSError), self._lock:
             connection = self._open()
             connection.execute("BEGIN IMMEDIATE")
             try:
