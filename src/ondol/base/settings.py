@@ -14,6 +14,8 @@ from ondol.base import errors
 
 PROJECT_FILE = "ondol.yaml"
 HOME_FOLDER = ".ondol"
+DEMO_FOLDER = "ondol-demo"
+"""Where `ondol demo` puts its project; commands find it from the folder the demo was run in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,8 @@ class Settings:
 
 
 def find_project(start: Path) -> Path:
-    """Return the nearest folder at or above `start` with an `ondol.yaml`; `start` itself when there is none."""
-    for folder in (start, *start.parents):
+    """Return the nearest folder at or above `start` with an `ondol.yaml`, else the demo's below it, else `start`."""
+    for folder in (start, *start.parents, start / DEMO_FOLDER):
         if (folder / PROJECT_FILE).is_file():
             return folder
     return start

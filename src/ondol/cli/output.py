@@ -36,7 +36,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row])
-    Console().print(drawn)
+    console = Console()
+    Console(width=None if console.is_terminal else 160).print(drawn)
 
 
 def show_error(error: errors.OndolError, as_json: bool) -> None:

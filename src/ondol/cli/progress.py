@@ -13,10 +13,10 @@ from typing import Any
 class Lines:
     """One line per stage. On a terminal the running stage shows a spinner, how far it is and for how long."""
 
-    def __init__(self, width: int = 12) -> None:
+    def __init__(self, width: int = 12, to_stderr: bool = False) -> None:
         from rich.console import Console
 
-        self._console = Console(file=sys.stdout, highlight=False)
+        self._console = Console(file=sys.stderr if to_stderr else sys.stdout, highlight=False)
         self._width = width
         self._status: Any = None
         self._started: dict[str, float] = {}
@@ -57,7 +57,10 @@ class Lines:
         seconds = time.monotonic() - self._started.pop(stage, time.monotonic())
         from rich.markup import escape
 
-        self._console.print(f"{mark} {stage:<{self._width}} {escape(summary)}  [dim]{seconds:.1f} s[/]")
+        self._console.print(
+            f"{mark} {stage:<{self._width}} {escape(summary)}  [dim]{seconds:.1f} s[/]",
+            soft_wrap=not self._console.is_terminal,
+        )
 
     def _text(self, stage: str, note: str) -> str:
         total, done = self._totals.get(stage), self._done.get(stage, 0.0)

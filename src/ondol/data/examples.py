@@ -1,6 +1,6 @@
 """Where the example projects are: in the repository's `examples/`, or inside the installed package.
 
-The wheel carries a copy of `examples/flights` as `ondol/templates/flights`, so that both find the same files.
+The wheel carries copies of `examples/…` as `ondol/templates/…`, so that both find the same files.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def path(name: str) -> Path:
     :raises NotFoundError: when there is no such example.
     """
     for folder in (_PACKAGE / "templates" / name, _PACKAGE.parent.parent / "examples" / name):
-        if (folder / "ondol.yaml").is_file():
+        if folder.is_dir():
             return folder
-    raise errors.NotFoundError(f"no example {name!r}", way_out="There is `flights`.", code="NOF-020")
+    raise errors.NotFoundError(f"no example {name!r}", way_out="There are demo, flights and assistant.", code="NOF-020")
 
 
 def copy(name: str, into: Path) -> Path:

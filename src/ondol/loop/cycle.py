@@ -96,13 +96,19 @@ def _walk(context: Context, model: str, parameters: Mapping[str, Any], because: 
     held_out = _output(run, spec.evaluate.data, "evaluate.data")
     champion = _champion(context, model)
     context.progress.start("evaluate")
+    trained_on = Path(_output(run, spec.evaluate.train, "evaluate.train").path) if spec.evaluate.train else None
     scored = scoring.score(
-        Path(candidate.path), champion[1] if champion else None, Path(held_out.path), spec.evaluate, spec.gate
+        Path(candidate.path),
+        champion[1] if champion else None,
+        Path(held_out.path),
+        trained_on,
+        spec.evaluate,
+        spec.gate,
     )
     context.progress.finish("evaluate", _scores_said(scored))
     gate = decide(spec.gate, scored, None if checked is None else checked.verdict != "fail")
     context.progress.start("gate")
-    context.progress.finish("gate", f"{gate.verdict}: {gate.reason}")
+    context.progress.finish("gate", _gate_said(gate))
     version, release = None, None
     if gate.verdict == "pass":
         version, release = _register(context, model, run, candidate, held_out, scored)
@@ -301,3 +307,9 @@ def _serve_first(context: Context, model: str) -> None:
 def _scores_said(scored: scoring.Scored) -> str:
     whole = [one for one in scored.scores if not one.slice]
     return ", ".join(f"{one.name} {one.value:.4g}" for one in whole[:4])
+
+
+def _gate_said(gate: GateResult) -> str:
+    """Return the verdict with what decided it: the comparison when it passed, else what stood in the way."""
+    main = next((rule["reason"] for rule in gate.rules if rule["rule"] in ("champion", "baseline")), gate.reason)
+    return f"{gate.verdict}: {main if gate.verdict == 'pass' else gate.reason}"

@@ -46,9 +46,12 @@ class Scored:
     predictions: Predictions
 
 
-def score(candidate: Path, champion: Path | None, data: Path, spec: EvaluateSpec, gate: GateSpec) -> Scored:
+def score(
+    candidate: Path, champion: Path | None, data: Path, train: Path | None, spec: EvaluateSpec, gate: GateSpec
+) -> Scored:
     """Score the candidate's model file on the held-out rows, in pairs with the champion's.
 
+    :param train: the rows it was trained on, for their base rate; None: the held-out rows' own.
     :raises InputError: when the rows, the models and the project do not fit together.
     """
     from ondol.data import tables
@@ -63,7 +66,8 @@ def score(candidate: Path, champion: Path | None, data: Path, spec: EvaluateSpec
     if champion is not None:
         other = tabular.predict(loading.load(champion).model, frame, spec.target, spec.positive)
         theirs = tabular.losses(other, primary)
-    base = tabular.losses(_constant(predictions), primary)
+    known = predictions if train is None else tabular.predict(model, tables.read(train), spec.target, spec.positive)
+    base = tabular.losses(_constant(predictions, known.labels), primary)
     return Scored(
         features=_features(model, frame, spec.target),
         scores=tuple(tabular.evaluate(predictions, frame, spec.slices, spec.metrics)),
@@ -80,16 +84,16 @@ def _features(model: Any, frame: pd.DataFrame, target: str) -> tuple[str, ...]:
     return tuple(fitted or [str(name) for name in frame.columns if name != target])
 
 
-def _constant(predictions: Predictions) -> Predictions:
-    """Return what a model would say that has only seen how often each answer is right."""
+def _constant(predictions: Predictions, known: Floats) -> Predictions:
+    """Return what a model would say that has only seen how often each answer was right among the known labels."""
     import numpy as np
 
-    labels = predictions.labels
+    rows = len(predictions.labels)
     if predictions.kind == "multiclass":
-        shares = np.bincount(labels.astype(np.intp), minlength=len(predictions.classes)) / len(labels)
-        return replace(predictions, values=np.tile(shares, (len(labels), 1)))
-    centre = float(labels.mean() if predictions.kind == "binary" else np.median(labels))
-    return replace(predictions, values=np.full(len(labels), centre))
+        shares = np.bincount(known.astype(np.intp), minlength=len(predictions.classes)) / len(known)
+        return replace(predictions, values=np.tile(shares, (rows, 1)))
+    centre = float(known.mean() if predictions.kind == "binary" else np.median(known))
+    return replace(predictions, values=np.full(rows, centre))
 
 
 def _compared(mine: Floats, theirs: Floats | None, metric: str, level: float) -> Comparison | None:

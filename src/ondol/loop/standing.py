@@ -1,4 +1,4 @@
-"""Standing orders of people and schedulers about one model: a hold on retraining, and the moving pipeline parameters."""
+"""Standing orders about one model: a hold on retraining, and the pipeline parameters that move with time."""
 
 from __future__ import annotations
 

@@ -23,6 +23,10 @@ class EvaluateSpec:
     positive: Any = None
     """The target's value that counts as positive of two; None: the last one in order."""
 
+    train: str = ""
+    """Pipeline output with the rows it was trained on: a first model must beat their base rate. Empty: it must beat the
+    held-out rows' own base rate, which nobody could have known and is harder."""
+
     metrics: tuple[str, ...] = ()
     """Names of `evaluation.tabular`; empty: the usual ones for the kind of target."""
 
