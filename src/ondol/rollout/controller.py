@@ -117,6 +117,8 @@ def tick(store: Store, now: float | None = None) -> list[Decision]:
         decision = _tick_one(store, rollout, now)
         if decision:
             made.append(decision)
+            if decision.verdict != "progressing":
+                watching.forget(store, rollout.id)
     _end_baking(store, now)
     return made
 
@@ -126,7 +128,7 @@ def _tick_one(store: Store, rollout: Rollout, now: float) -> Decision | None:
     if load and load.state == "FailedToLoad":
         reason = f"the candidate cannot be loaded: {load.message}"
         return _carry_out(store, rollout, JudgeVerdict("roll_back", reason, {"load": codec.plain(load)}), now)
-    verdict = watching.verdict(store, rollout)
+    verdict = watching.verdict(store, rollout, brief=True)
     if verdict.action == "go_on":
         return None
     if verdict.action == "promote" and (load is None or load.state != "Loaded"):
@@ -202,6 +204,7 @@ def _progressing(store: Store, service: str) -> Rollout:
 def _by_hand(store: Store, service: str, action: str, reason: str) -> Decision:
     rollout = _progressing(store, service)
     evidence = {**watching.verdict(store, rollout).evidence, "by_hand": True}
+    watching.forget(store, rollout.id)
     with store.write() as tx:
         fresh = rollouts.get_in(tx, rollout.id)
         if fresh.state != "progressing":

@@ -197,9 +197,12 @@ class Judge:
             metrics=tuple(_metric_facts(named[name]) for name in self.policy.metrics),
         )
 
-    def verdict(self) -> JudgeVerdict:
-        """Return what the observations so far amount to, with everything needed to compute it again."""
-        return verdicts.decide(self.facts(), self.policy)
+    def verdict(self, intervals: bool = True) -> JudgeVerdict:
+        """Return what the observations so far amount to, with everything needed to compute it again.
+
+        Without intervals the action is the same and the answer ten times faster.
+        """
+        return verdicts.decide(self.facts(), self.policy, intervals)
 
 
 def _metric_facts(stream: streams.Stream) -> MetricFacts:

@@ -78,6 +78,8 @@ def _brier_or_log(truth_probability: float, kind: str) -> float:
 
 def _of_distribution(probabilities: list[Any], label: Any, kind: str) -> float | None:
     """Return the loss of class probabilities when the label is the index of a class."""
+    if not any(isinstance(p, float) for p in probabilities):
+        return None  # labels of several rows, and only one truth
     if not all(_is_number(p) for p in probabilities) or not math.isclose(sum(probabilities), 1.0, abs_tol=1e-3):
         return None
     if isinstance(label, float) and label.is_integer():

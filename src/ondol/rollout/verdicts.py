@@ -110,12 +110,12 @@ def _per_unit(metric: MetricFacts, units: int) -> float:
     return (metric.stable_n + metric.candidate_n) / units if units else 1.0
 
 
-def finding(metric: MetricFacts, policy: JudgePolicy) -> Finding:
-    """Compute one metric's numbers from its counts."""
+def finding(metric: MetricFacts, policy: JudgePolicy, intervals: bool = True) -> Finding:
+    """Compute one metric's numbers from its counts; without intervals, which decide nothing, ten times faster."""
     last = metric.safe[-1] if metric.safe else None
     units = sum(row[1] + row[2] for block in metric.safe for row in block.counts)
     safe = eprocess.safe_log_e(metric.safe) if last else 0.0
-    low, high = eprocess.interval(metric.safe) if last else (-1.0, 1.0)
+    low, high = eprocess.interval(metric.safe) if last and intervals else (-1.0, 1.0)
     more = 0 if safe >= math.log(1 / policy.beta) else _more(metric, policy, units)
     return Finding(
         metric=metric.name,
@@ -148,9 +148,9 @@ def _log10(log_e: float) -> float:
     return log_e / math.log(10)
 
 
-def decide(facts: Facts, policy: JudgePolicy) -> JudgeVerdict:
+def decide(facts: Facts, policy: JudgePolicy, intervals: bool = True) -> JudgeVerdict:
     """Return the verdict on these counts."""
-    findings = [finding(metric, policy) for metric in facts.metrics]
+    findings = [finding(metric, policy, intervals) for metric in facts.metrics]
     broken = split.mismatch_log_e([*facts.split])
     action, reason = _action(facts, policy, findings, broken)
     evidence = {

@@ -23,14 +23,19 @@ class _Watch:
         self.position = 0
         self.label_position = 0
         self.guard = threading.Lock()
+        self.idle: JudgeVerdict | None = None
+        """What was said when there was nothing new since."""
 
 
 _watches: OrderedDict[tuple[str, str], _Watch] = OrderedDict()
 _guard = threading.Lock()
 
 
-def verdict(store: Store, rollout: Rollout) -> JudgeVerdict:
-    """Return the judge's verdict on all that is logged by now; reads only what is new."""
+def verdict(store: Store, rollout: Rollout, brief: bool = False) -> JudgeVerdict:
+    """Return the judge's verdict on all that is logged by now; reads only what is new.
+
+    :param brief: leave the intervals out of the evidence while there is nothing to do: for those who look often.
+    """
     key = (store.database, rollout.id)
     with _guard:
         watch = _watches.get(key) or _Watch(rollout)
@@ -47,7 +52,12 @@ def verdict(store: Store, rollout: Rollout) -> JudgeVerdict:
         except BaseException:
             forget(store, rollout.id)  # half-fed: the next look starts from the rows
             raise
-        found = watch.judge.verdict()
+        if brief and watch.idle is not None and not (news.served or news.labelled or news.signalled):
+            return watch.idle
+        found = watch.judge.verdict(intervals=not brief)
+        if brief and found.action != "go_on":
+            found = watch.judge.verdict()
+        watch.idle = found if found.action == "go_on" else None
     positions = {"observations": news.position, "labels": news.label_position}
     return JudgeVerdict(found.action, found.reason, {**found.evidence, "positions": positions})
 
