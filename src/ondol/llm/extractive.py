@@ -182,7 +182,7 @@ def rank(question: str, hits: Sequence[Passage], similarity: Similarity | None =
     def prior(item: _Sentence) -> float:
         hit = hits[item.passage]
         own_language = 0.05 if text.language(item.text) == same else 0.0
-        return 0.6 * item.overlap + 0.1 * item.cue + 0.5 * max(0.0, hit.dense) + 0.1 * hit.coverage + own_language
+        return 0.6 * item.overlap + 0.2 * item.cue + 0.8 * max(0.0, hit.dense) + 0.2 * hit.coverage + own_language
 
     shortlist = sorted(candidates, key=lambda item: (-prior(item), item.passage, item.position))[:_COMPARED]
     cosines = list(similarity(question, [item.text for item in shortlist])) if similarity else []
@@ -236,15 +236,19 @@ def _choose(
 ) -> list[_Sentence]:
     """Return the sentences of the answer in reading order; what introduces code or a list takes it along."""
     best_score, best = ranked[0]
-    chosen = {best.position: best}
+    language = text.language(best.text)
+    chosen = {(best.passage, best.position): best}
     for score, item in ranked[1:]:
-        if len(chosen) < limit and score >= 0.8 * best_score and item.passage == best.passage:
-            chosen.setdefault(item.position, item)
-    spans = text.sentences(hits[best.passage].text)
+        same = item.passage == best.passage
+        # A translation of the best sentence scores as well as it does and says nothing new.
+        near = score >= (0.8 if same else 0.9) * best_score and (same or text.language(item.text) == language)
+        if len(chosen) < limit and near:
+            chosen[item.passage, item.position] = item
     for item in list(chosen.values()):
-        for follower in _led_to(question, hits[best.passage].text, spans, item):
-            chosen.setdefault(follower.position, follower)
-    return [chosen[position] for position in sorted(chosen)]
+        passage = hits[item.passage].text
+        for follower in _led_to(question, passage, text.sentences(passage), item):
+            chosen.setdefault((follower.passage, follower.position), follower)
+    return sorted(chosen.values(), key=lambda item: (item.passage != best.passage, item.passage, item.position))
 
 
 def _led_to(question: str, passage: str, spans: Sequence[tuple[int, int]], item: _Sentence) -> list[_Sentence]:
