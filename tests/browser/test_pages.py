@@ -148,10 +148,10 @@ def test_every_page_shows_its_content(browser: Browser, seeded: Seeded) -> None:
     expected = {
         "/": ["Overview", seeded.service, "Recent decisions", "flight-delays"],
         "/services": [seeded.service, "v1"],
-        f"/services/{seeded.service}": ["Error rate", "rolled_back"],
+        f"/services/{seeded.service}": ["Error rate", "rolled back"],
         "/rollouts": [seeded.service, "e-value"],
         f"/rollouts/{seeded.rollout}": ["Error rate", "Loss of labelled requests", "error_rate", "Evidence for harm"],
-        "/decisions": ["gate", "roll_back", "roc_auc 0.734"],
+        "/decisions": ["gate", "roll back", "roc_auc 0.734"],
         f"/decisions/{seeded.decision}": ["error_rate", "n=", "This decision as JSON"],
         f"/decisions/{seeded.gate}": ["rules", "roc_auc", "pass"],
         "/releases": [seeded.service, "Serving"],

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_SKIP = {"findings", "facts", "judge", "positions", "split"}  # drawn elsewhere, or the judge's own bookkeeping
+_SKIP = {
+    "findings",
+    "facts",
+    "judge",
+    "positions",
+    "split",
+    "route",
+    "step_times",
+}  # drawn elsewhere, or the judge's own bookkeeping
 _MAX_ROWS, _MAX_TEXT = 40, 120
 
 

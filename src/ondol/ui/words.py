@@ -103,6 +103,15 @@ _KOREAN = {
     "fail": "불합격",
     "not-enough-data": "자료 부족",
     "drift": "드리프트",
+    "roll_back": "롤백",
+    "promote": "승격",
+    "advance": "단계 올림",
+    "start": "시작",
+    "abort": "중단",
+    "gate": "게이트",
+    "retrain": "재학습",
+    "alias": "별칭",
+    "hold": "보류",
 }
 
 
