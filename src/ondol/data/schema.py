@@ -148,8 +148,16 @@ def dump(schema: Schema, head: str = "") -> str:
         if name in value:
             value[name] = _without_defaults(value[name])
     plain = json.loads(codec.encode(value))  # tuples become lists
-    body: str = yaml.dump(plain, allow_unicode=True, sort_keys=False, default_flow_style=None, width=100)
-    return head + body
+    return head + yaml_of(plain)
+
+
+def yaml_of(value: Any, *, flow: bool | None = None, width: int = 100) -> str:
+    """Return plain values as YAML that people can read, Korean included, and that reads back the same."""
+    for readable in (True, False):  # PyYAML writes a few control characters bare, and reads them as line ends
+        text: str = yaml.dump(value, allow_unicode=readable, sort_keys=False, default_flow_style=flow, width=width)
+        if yaml.safe_load(text) == value:
+            return text
+    return text
 
 
 def infer(frame: pd.DataFrame) -> Schema:

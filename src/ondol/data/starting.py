@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 from ondol.base import errors
 from ondol.data import profile, schema, tables
 
@@ -64,12 +62,13 @@ def make(folder: Path, data: Path, target: str) -> Plan:
     :raises NotFoundError: when there is no such table.
     :raises InputError: when the table cannot be read, or the target cannot be learned from it.
     """
+    folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise errors.ConflictError(
             f"{str(folder)!r} exists and is not empty", way_out="Name a new folder.", code="CON-031"
         )
     frame = tables.read(data)
-    plan = planned(frame, target, folder.resolve().name, where=str(data))
+    plan = planned(frame, target, folder.name, where=str(data))
     half = folder.with_name(f".{folder.name}.half")
     shutil.rmtree(half, ignore_errors=True)
     try:
@@ -211,10 +210,10 @@ def _plain(value: object) -> str | int:
 def _write(folder: Path, plan: Plan, frame: pd.DataFrame, data: Path) -> None:
     (folder / "data").mkdir(parents=True)
     kept = _keep_table(folder / "data", frame, data)
-    values = _values(plan, frame, data, kept)
+    values = values_of(plan, frame, data.name, f"data/{kept.name}")
     for name in _FILES:
         target = folder / (".gitignore" if name == "gitignore" else name)
-        target.write_text(_render(f"{name}.jinja", values), encoding="utf-8")
+        target.write_text(render(name, values), encoding="utf-8")
     inferred = schema.infer(frame)
     columns = dict(inferred.columns)
     columns[plan.target] = replace(columns[plan.target], description="the target")
@@ -237,7 +236,8 @@ def _json_row(row: dict[Any, Any], plan: Plan) -> dict[str, Any]:
 
 def _keep_table(folder: Path, frame: pd.DataFrame, data: Path) -> Path:
     """Copy the table; one that needed guessing (encoding, delimiter) is written again as plain CSV."""
-    parquet = data.open("rb").read(4) == b"PAR1"
+    with data.open("rb") as file:
+        parquet = file.read(4) == b"PAR1"
     target = folder / ("table.parquet" if parquet else "table.csv")
     if not frame.attrs.get("plain", True):
         frame.to_csv(target, index=False)
@@ -246,7 +246,8 @@ def _keep_table(folder: Path, frame: pd.DataFrame, data: Path) -> Path:
     return target
 
 
-def _values(plan: Plan, frame: pd.DataFrame, data: Path, kept: Path) -> dict[str, Any]:
+def values_of(plan: Plan, frame: pd.DataFrame, source: str, data: str) -> dict[str, Any]:
+    """Return what the templates ask for. `source`: the reader's file; `data`: its copy, relative to the project."""
     test_rows = int(plan.rows * _TEST_SHARE)
     spread = float(frame[plan.target].std()) if plan.task == "regression" else 0.0
     slices = [name for name in plan.categories if 2 <= frame[name].nunique() <= 12][:2]
@@ -254,14 +255,14 @@ def _values(plan: Plan, frame: pd.DataFrame, data: Path, kept: Path) -> dict[str
         "name": plan.name,
         "task": plan.task,
         "what": f"Predicts {plan.target!r} from {len(plan.numbers) + len(plan.categories)} columns.",
-        "source": data.name,
+        "source": source,
         "target": plan.target,
         "target_type": plan.target_type,
         "positive": plan.positive,
         "numbers": list(plan.numbers),
         "categories": list(plan.categories),
         "left_out": plan.left_out,
-        "data": f"data/{kept.name}",
+        "data": data,
         "estimator": plan.estimator,
         "rows": f"{plan.rows:,}",
         "features": len(plan.numbers) + len(plan.categories),
@@ -277,7 +278,8 @@ def _values(plan: Plan, frame: pd.DataFrame, data: Path, kept: Path) -> dict[str
     }
 
 
-def _render(name: str, values: dict[str, Any]) -> str:
+def render(name: str, values: dict[str, Any]) -> str:
+    """Return the text of one of the project's files."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -291,7 +293,7 @@ def _render(name: str, values: dict[str, Any]) -> str:
     environment.filters["literal"] = _literal
     environment.filters["yaml"] = _yaml
     environment.filters["doc"] = _doc
-    return environment.get_template(name).render(values)
+    return environment.get_template(f"{name}.jinja").render(values)
 
 
 def _literal(value: Any) -> str:
@@ -300,8 +302,7 @@ def _literal(value: Any) -> str:
 
 
 def _yaml(value: Any) -> str:
-    text: str = yaml.dump(value, allow_unicode=True, default_flow_style=True, width=10_000)
-    return text.removesuffix("\n").removesuffix("\n...")
+    return schema.yaml_of(value, flow=True, width=10_000).removesuffix("\n").removesuffix("\n...")
 
 
 def _doc(text: str) -> str:
