@@ -26,8 +26,11 @@ def measure(name: str, sample: EvalSample) -> MetricValue:
     contexts = sample.contexts or ("",) * len(sample.documents)
     retrieved = list(zip(sample.documents, contexts, strict=False))
     ranks = [
-        next((rank for rank, pair in enumerate(retrieved, 1) if text_metrics.matches(gold, *pair)), 0)
-        for gold in sample.gold
+        next(
+            (rank for rank, pair in enumerate(retrieved, 1) if any(text_metrics.matches(one, *pair) for one in group)),
+            0,
+        )
+        for group in sample.gold
     ]
     found = sorted(rank for rank in ranks if rank)
     reason = f"gold at rank {', '.join(map(str, found))}" if found else "no gold document was retrieved"

@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from ondol.base import errors, progress
+from ondol.evaluation import comparison, retrieval_metrics, text_metrics
 from ondol.evaluation import judge as judging
-from ondol.evaluation import retrieval_metrics, text_metrics
 from ondol.formats import eval_suite
-from ondol.records.evaluation import EvalSample, MetricValue, SampleResult, Score, SuiteReport
+from ondol.records.evaluation import Comparison, EvalSample, MetricValue, SampleResult, Score, SuiteReport
 
 Answerer = Callable[[EvalSample], Awaitable[EvalSample]]
 """Fills in `answer`, `contexts` and `documents` of a sample."""
@@ -168,3 +168,40 @@ def below(report: SuiteReport, thresholds: dict[str, float]) -> list[str]:
         for metric, least in thresholds.items()
         if metric not in means or means[metric] < least
     ]
+
+
+def compare(report: SuiteReport, baseline: SuiteReport, level: float = 0.95) -> list[Comparison]:
+    """Compare two reports on the same questions, in pairs of samples that both have a value for.
+
+    :raises InputError: when they are about other questions.
+    """
+    if report.dataset != baseline.dataset:
+        raise errors.InputError(
+            "the two reports are about different questions",
+            way_out="Evaluate the baseline again with this suite.",
+            code="INP-025",
+        )
+    found: list[Comparison] = []
+    for metric in dict.fromkeys(score.name for score in report.scores):
+        ours, theirs = _values(report, metric), _values(baseline, metric)
+        both = [one for one in ours if one in theirs]
+        if len(both) >= 2:
+            found.append(
+                comparison.paired_bootstrap(
+                    [ours[one] for one in both],
+                    [theirs[one] for one in both],
+                    metric=metric,
+                    greater_is_better=True,
+                    level=level,
+                )
+            )
+    return found
+
+
+def _values(report: SuiteReport, metric: str) -> dict[str, float]:
+    return {
+        result.sample.id: one.value
+        for result in report.results
+        for one in result.values
+        if one.metric == metric and one.value is not None
+    }

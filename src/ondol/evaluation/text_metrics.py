@@ -97,7 +97,9 @@ def _useful(sample: EvalSample) -> tuple[list[bool], str]:
     """Return which contexts help, and how that was decided."""
     if sample.gold and len(sample.documents) == len(sample.contexts):
         pairs = zip(sample.documents, sample.contexts, strict=True)
-        return [any(matches(gold, *pair) for gold in sample.gold) for pair in pairs], "by gold document"
+        return [
+            any(matches(one, *pair) for group in sample.gold for one in group) for pair in pairs
+        ], "by gold document"
     return [
         coverage(sample.ground_truth, context) >= RELEVANT for context in sample.contexts
     ], "by overlap with the reference"
@@ -158,13 +160,19 @@ def answer_correctness(sample: EvalSample) -> MetricValue:
         return MetricValue(name, None, "no reference answer")
     if abstained:
         return MetricValue(name, 0.0, "found nothing although there is an answer")
-    expected, said = Counter(text.words(sample.ground_truth)), Counter(text.words(sample.answer))
+    values = [_agreement(one, sample.answer) for one in (sample.ground_truth, *sample.alternatives)]
+    value, reason = max(values)
+    return MetricValue(name, value, reason)
+
+
+def _agreement(reference: str, answer: str) -> tuple[float, str]:
+    expected, said = Counter(text.words(reference)), Counter(text.words(answer))
     common = sum((expected & said).values())
     if len(expected) <= 6 and common == sum(expected.values()):
-        return MetricValue(name, 1.0, "the reference stands in the answer")
+        return 1.0, "the reference stands in the answer"
     precision, recall = common / max(1, sum(said.values())), common / max(1, sum(expected.values()))
     value = 5 * precision * recall / (4 * precision + recall) if common else 0.0
-    return MetricValue(name, value, f"{recall:.0%} of the reference's words, {precision:.0%} of the answer's")
+    return value, f"{recall:.0%} of the reference's words, {precision:.0%} of the answer's"
 
 
 def refusal(sample: EvalSample) -> MetricValue:

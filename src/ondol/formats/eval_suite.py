@@ -7,7 +7,9 @@
     judge: openai/gpt-4o-mini         # left out: deterministic scorers
     thresholds: {answer_correctness: 0.5}
 
-A sample has `question` and any of `id, answer, contexts, ground_truth, documents, gold, answerable`. The column names
+A sample has `question` and any of `id, answer, contexts, ground_truth, documents, gold, answerable, language`; `answers` is
+a list of references of which any is right. `gold` names the passages that are needed: `a.md`, `a.md#text`, a list of
+alternatives, or objects `{document, quote}` (alternatives of one passage). The column names
 of Ragas' older and newer dictionaries are read too (`user_input`, `response`, `retrieved_contexts`, `reference`).
 """
 
@@ -33,7 +35,9 @@ _ALIASES = {
     "reference": "ground_truth",
     "ground_truths": "ground_truth",
 }
-_FIELDS = {"id", "question", "answer", "contexts", "ground_truth", "documents", "gold", "answerable"}
+_FIELDS = {
+    "id", "question", "answer", "contexts", "ground_truth", "documents", "gold", "answerable", "language", "answers",
+}  # fmt: skip
 
 
 def load(path: Path) -> SuiteSpec:
@@ -118,6 +122,7 @@ def from_rows(rows: Iterable[Any], where: str) -> list[EvalSample]:
             )
         if isinstance(truth := plain.get("ground_truth"), list):
             plain["ground_truth"] = "\n".join(str(one) for one in truth)
+        _references(plain)
         question = str(plain.get("question", "")).strip()
         if not question:
             raise errors.InputError("a sample without a question", where=place, code="INP-022")
@@ -133,8 +138,21 @@ def from_rows(rows: Iterable[Any], where: str) -> list[EvalSample]:
     return samples
 
 
+def _references(plain: dict[str, Any]) -> None:
+    """Bring the several ways of writing references and gold passages into one."""
+    if isinstance(answers := plain.pop("answers", None), list):
+        plain.setdefault("answerable", bool(answers))
+        plain.setdefault("ground_truth", answers[0] if answers else "")
+        plain["alternatives"] = answers[1:]
+    gold = plain.get("gold")
+    if isinstance(gold, list) and gold and all(isinstance(one, Mapping) for one in gold):
+        plain["gold"] = [[f"{one['document']}#{one['quote']}" if one.get("quote") else one["document"] for one in gold]]
+    elif isinstance(gold, list):
+        plain["gold"] = [[one] if isinstance(one, str) else one for one in gold]
+
+
 def dataset_digest(samples: Sequence[EvalSample]) -> str:
     """Return the identity of the questions and references, whatever was answered."""
     return hashing.of_json(
-        [[one.id, one.question, one.ground_truth, list(one.gold), one.answerable] for one in samples]
+        [[one.id, one.question, one.ground_truth, [list(each) for each in one.gold], one.answerable] for one in samples]
     )

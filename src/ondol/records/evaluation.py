@@ -76,11 +76,17 @@ class EvalSample:
     documents: tuple[str, ...] = ()
     """Where the retrieved texts come from, best first."""
 
-    gold: tuple[str, ...] = ()
-    """The documents that hold the answer; an entry `a.md#text` also asks that the retrieved text contains `text`."""
+    alternatives: tuple[str, ...] = ()
+    """Other reference answers that are as right, in another language for example."""
+
+    gold: tuple[tuple[str, ...], ...] = ()
+    """The passages that are needed; of each entry any alternative will do (a page and its translation). `a.md#text`
+    asks that the retrieved text of `a.md` contains `text`."""
 
     answerable: bool = True
     """False when the right answer is to say that the documents do not tell."""
+
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
