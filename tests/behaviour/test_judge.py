@@ -234,15 +234,15 @@ def test_a_label_explains_most_of_a_loss() -> None:
     def needed(by_label: bool, seed: int) -> int:
         policy = JudgePolicy(metrics=("quality",), centre_by_label=by_label, margin=0.02)
         generator, found = random.Random(seed), judge.Judge(policy)
-        for index in range(30_000):
+        for index in range(15_000):
             truth = generator.betavariate(4, 12)
             label = str(int(generator.random() < truth))
             found.add(one(index, arm_of(generator), weight=10.0, prediction=f"[{truth}]", label=label))
             if index % 500 == 499 and found.verdict().action == "promote":
                 return index
-        return 30_000
+        return 15_000
 
-    assert 2 * sum(needed(True, seed) for seed in range(4)) < sum(needed(False, seed) for seed in range(4))
+    assert 2 * sum(needed(True, seed) for seed in range(3)) < sum(needed(False, seed) for seed in range(3))
 
 
 def test_evidence_that_is_none_is_refused() -> None:
@@ -274,7 +274,7 @@ def test_e_values_average_at_most_one_under_the_null() -> None:
 
 def test_the_confidence_sequence_covers_the_truth_at_every_look() -> None:
     missed = 0
-    for seed in range(40):
+    for seed in range(20):
         generator, found = random.Random(seed), judge.Judge(JudgePolicy(metrics=("quality",), steps=(30.0, 100.0)))
         make = predicting(0.3)
         assert callable(make)
@@ -287,4 +287,29 @@ def test_the_confidence_sequence_covers_the_truth_at_every_look() -> None:
                 shown = verdicts.finding(found.facts().metrics[0], found.policy)
                 outside = outside or not shown.low <= truth <= shown.high
         missed += outside
-    assert missed <= 4
+    assert missed <= 2
+
+
+@pytest.mark.slow
+def test_heavy_units_that_differ_in_everything_do_not_make_a_healthy_candidate_look_bad() -> None:
+    """The whole judge, four metrics at once, on units with a power law of activity and habits of their own."""
+    policy = JudgePolicy(metrics=("error_rate", "quality", "latency_p95", "cost"), max_requests=100_000)
+    rolled_back = 0
+    for seed in range(40):
+        generator, found = random.Random(seed), judge.Judge(policy)
+        arms: dict[str, Arm] = {}
+        for index in range(4000):
+            unit = f"u{int(generator.paretovariate(0.9) * 20)}"
+            habits = random.Random(f"{seed} {unit}")
+            broken, slow, dear, hard = (habits.random() < 0.05 for _ in range(4))
+            arm = arms.setdefault(unit, arm_of(habits))
+            found.add(
+                one(index, arm, status=500 if broken and generator.random() < 0.8 else 200, unit=unit, weight=10.0,
+                    latency=generator.lognormvariate(2 + 2 * slow, 0.3), prediction="[0.7]",
+                    label=str(int(generator.random() < (0.1 if hard else 0.7))),
+                    cost=generator.paretovariate(1.2) * (20 if dear else 1))
+            )  # fmt: skip
+            if index % 200 == 199 and found.verdict(intervals=False).action == "roll_back":
+                rolled_back += 1
+                break
+    assert rolled_back <= 1

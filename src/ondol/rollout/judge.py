@@ -29,6 +29,7 @@ __all__ = ["Action", "Judge", "JudgeVerdict", "check_policy", "recompute", "repl
 Action = Literal["promote", "advance", "roll_back", "go_on", "inconclusive"]
 
 _NOT_THE_RELEASE = frozenset((401, 403, 404, 429))  # keys, addresses, load: the release has no part in these
+_WARM_UP = 20  # candidate requests before latencies count: cold caches are slow together and say nothing for long
 
 
 def failed(status: int) -> bool:
@@ -137,14 +138,14 @@ class Judge:
         counts.requests[one.arm] += 1
         if one.arm == "candidate":
             counts.steps[self._step_at(one.at)] += 1
-        if unit not in counts.units:
-            counts.units.add(unit)
+        if (assigned := one.unit or one.id) not in counts.units:
+            counts.units.add(assigned)
             counts.split.setdefault(weight, [0, 0])[one.arm == "candidate"] += 1
         if self._errors:
             self._errors.add(one.arm, weight, unit, broken)
         if broken:
             return
-        if self._latency:
+        if self._latency and counts.requests["candidate"] > _WARM_UP:
             self._latency.add(one.arm, weight, unit, one.latency_ms)
         self._add_signals(one, weight, unit)
         if one.label or "quality" in one.signals:
