@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 
+from ondol.app import asking
 from ondol.base import errors, hashing
 from ondol.base.progress import Progress
 from ondol.base.settings import Settings
+from ondol.loop import application_cycle
 from ondol.loop.context import Context
 from ondol.records.project import Project
 from ondol.records.rollout import Rollout
@@ -21,6 +23,11 @@ def context(store: Store, settings: Settings, project: Project, progress: Progre
     """Return what a walk needs, with the running control process as registry."""
     registry = RegistryClient(settings.control.url, settings.api_key)
     return Context(store, settings, project, registry, progress, tracking_uri=settings.control.url)
+
+
+def opener(store: Store, settings: Settings) -> application_cycle.Open:
+    """Return what opens a release of an application for a suite's questions."""
+    return lambda release: asking.answerer(store, settings, release)
 
 
 def wait_served(store: Store, service: str, release: str, patience: float = _PATIENCE) -> None:

@@ -40,10 +40,10 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--because", default="", hidden=True, help="Decision that asks for a retraining.")
 @output.json_option
 def run(model: str | None, once: bool, pairs: tuple[str, ...], because: str, as_json: bool) -> int:
-    """Train, evaluate, gate and register every model of the project (or MODEL), and serve what passes.
+    """Make, evaluate and gate every model and application of the project (or the one named), and serve what passes.
 
-    The first model that passes serves at once; a later one goes on trial beside the one that serves. Starts Ondol when
-    it is not running. Exit code 1 when a gate says no.
+    The first release that passes serves at once; a later one goes on trial beside the one that serves. Starts Ondol
+    when it is not running. Exit code 1 when a gate says no.
 
     \b
     Examples:
@@ -54,27 +54,35 @@ def run(model: str | None, once: bool, pairs: tuple[str, ...], because: str, as_
     from ondol.base import progress
     from ondol.cli.progress import Lines
     from ondol.formats import project as projects
-    from ondol.loop import cycle
+    from ondol.loop import application_cycle, cycle
     from ondol.records import codec
+    from ondol.store import routes
 
     settings = contexts.load_settings()
     project = projects.load(settings.project)
     live = supervisor.ensure_running(settings)
     settings = replace(settings, control=live.control, data=live.data)
     watch: Any = progress.SILENT if as_json else Lines()
-    outcomes = []
+    decisions = []
     with contexts.open_store(settings) as store:
         context = looping.context(store, settings, project, watch)
-        for name in [model] if model else list(project.models):
+        for name in [model] if model else [*project.models, *project.applications]:
             if not as_json:
                 watch.say(f"[bold]{name}[/]")
-            outcome = cycle.walk(context, name, _parameters(pairs), because or cycle.ASKED_FOR)
-            outcomes.append(outcome)
-            if not once and outcome.release is not None:
-                looping.follow(store, name, outcome.release.digest, watch)
+            outcome: cycle.Outcome | application_cycle.ApplicationOutcome
+            if name in project.applications:
+                outcome = application_cycle.walk(context, name, looping.opener(store, settings))
+            else:
+                outcome = cycle.walk(context, name, _parameters(pairs), because or cycle.ASKED_FOR)
+            decisions.append(outcome.decision)
+            if outcome.decision.verdict == "pass" and outcome.release is not None:
+                route = routes.get(store, name)
+                serves = route is None or route.stable == outcome.release.digest
+                if serves or not once:
+                    looping.follow(store, name, outcome.release.digest, watch)
     if as_json:
-        output.emit([codec.plain(one.decision) for one in outcomes], True, lambda: None)
-    return 0 if all(one.gate.verdict == "pass" for one in outcomes) else 1
+        output.emit([codec.plain(one) for one in decisions], True, lambda: None)
+    return 0 if all(one.verdict == "pass" for one in decisions) else 1
 
 
 @group.command()

@@ -87,7 +87,7 @@ class Conductor:
         self._try("rollouts", lambda: controller.tick(self._store))
 
     def slow(self) -> None:
-        """Watch for drift, mirror runs, and act on every model of the project."""
+        """Watch for drift, mirror runs, and act on every model and application of the project."""
         project = self._project()
         if self._hands.registry is not None:
             self._try("mirror", self._hands.registry.mirror)
@@ -95,7 +95,8 @@ class Conductor:
             return
         for model, spec in project.models.items():
             self._try(f"watch {model}", partial(watch.look, self._store, self._blobs, model, spec.monitor.window))
-            self._try(f"act {model}", partial(self._act, model, project))
+        for name in (*project.models, *project.applications):
+            self._try(f"act {name}", partial(self._act, name, project))
 
     def _try(self, what: str, do: Callable[[], object]) -> None:
         """One thing that fails must not keep the others from being done."""
@@ -124,7 +125,7 @@ class Conductor:
             self._do(action, project)
 
     def state(self, model: str, project: Project) -> ModelState:
-        """Read what is on record about one model."""
+        """Read what is on record about one model or application."""
         route = routes.get(self._store, model)
         champion = self._champion(model)
         version = ""
@@ -139,7 +140,7 @@ class Conductor:
             drifted=self._drifted(model),
             retraining=bool(retraining and retraining.running(model)),
             held=standing.held(self._store, model),
-            retrain_on_drift=retraining is not None and "drift" in project.retrain.on,
+            retrain_on_drift=retraining is not None and model in project.models and "drift" in project.retrain.on,
             champion=champion,
             serving_version=version,
         )
