@@ -71,7 +71,7 @@ def join(
         + out["carrier"] + out["flight"].astype(str) + "-" + out["origin"] + "-"
         + out["sched_dep_time"].astype(str).str.zfill(4)
     )  # fmt: skip
-    out["weekday"] = pd.to_datetime(out[["year", "month", "day"]]).dt.weekday + 1
+    out["weekday"] = pd.to_datetime(out[["year", "month", "day"]]).dt.day_of_week + 1
     out["minute_of_day"] = minutes / clock
     for name in ("carrier", "origin", "dest"):
         out[f"{name}_code"] = [int(text, 36) for text in out[name]]  # the same code in every month
