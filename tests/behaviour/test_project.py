@@ -24,7 +24,12 @@ models:
     evaluate: {data: split.test, target: late, slices: [carrier]}
     gate: {primary: log_loss, margin: 0.002}
 applications:
-  support: {llm: openai/gpt-4o-mini, prompt: qa_prompt, index: docs, output: "schemas.py:StructuredResponse"}
+  support:
+    llm: openai/gpt-4o-mini
+    prompt: qa_prompt
+    index: docs
+    output: "schemas.py:StructuredResponse"
+    rollout: {steps: [50, 100], judge: {alpha: 0.05}}
 rollout: {steps: [1, 5, 25, 100], judge: {metrics: [error_rate, cost], alpha: 0.02}}
 budgets: [{scope: application/support, limit: 20 USD, per: day, alert_at: [0.5, 0.8, 1.0]}]
 alerts: [{webhook: "${ALERT_WEBHOOK}"}]
@@ -40,6 +45,8 @@ def test_the_file_of_the_design_is_read() -> None:
     assert read.indexes["docs"].path == "docs/"
     assert list(read.retrain.on) == ["drift", "0 3 * * *"]
     assert read.applications["support"].index == "docs"
+    assert read.policy("support").alpha == 0.05
+    assert read.policy("delay").alpha == 0.02
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,10 @@ def path(name: str) -> Path:
 
     :raises NotFoundError: when there is no such example.
     """
-    for folder in (_PACKAGE / "templates" / name, _PACKAGE.parent.parent / "examples" / name):
+    for folder in (_PACKAGE / "templates" / name, _PACKAGE.parent.parent / "examples" / name, _PACKAGE.parent.parent / name):
         if folder.is_dir():
             return folder
-    raise errors.NotFoundError(f"no example {name!r}", way_out="There are demo, flights and assistant.", code="NOF-020")
+    raise errors.NotFoundError(f"no example {name!r}", way_out="There are demo, flights, assistant, docs and evals.", code="NOF-020")
 
 
 def copy(name: str, into: Path) -> Path:

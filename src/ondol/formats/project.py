@@ -17,7 +17,6 @@ import yaml
 from ondol.base import errors, settings
 from ondol.records import codec
 from ondol.records.project import Project
-from ondol.records.rollout import JudgePolicy
 
 
 def load(folder: Path) -> Project:
@@ -51,30 +50,28 @@ def parse(text: str, where: str = settings.PROJECT_FILE) -> Project:
         raise errors.InputError(
             "an ondol.yaml is a mapping", where=where, way_out="Begin it with `name: my-project`.", code="INP-010"
         )
-    rollout = _flat_rollout(value.pop("rollout", None), where)
-    value = _with_short_forms(value)
+    value = _with_short_forms(value, where)
     _refuse_unknown(value, Project, "", where)
-    if rollout is not None:
-        _refuse_unknown(rollout, JudgePolicy, "rollout", where)
-        value["rollout"] = rollout
     try:
         return codec.typed(value, Project)
     except errors.InputError as error:
         raise errors.InputError(error.message, where=where, code="INP-011") from error
 
 
-def _flat_rollout(value: Any, where: str) -> dict[str, Any] | None:
+def _flat_rollout(value: Any, where: str) -> dict[str, Any]:
     """`{steps, judge: {metrics, …}}` as people write it becomes one policy."""
-    if value is None:
-        return None
     if not isinstance(value, dict) or not isinstance(value.get("judge", {}), dict):
         raise errors.InputError("`rollout` is a mapping with `steps` and `judge`", where=where, code="INP-011")
     return {**{key: item for key, item in value.items() if key != "judge"}, **value.get("judge", {})}
 
 
-def _with_short_forms(value: dict[str, Any]) -> dict[str, Any]:
+def _with_short_forms(value: dict[str, Any], where: str) -> dict[str, Any]:
     """`indexes: {docs: docs/}` and `retrain: {on: drift}` are allowed; YAML 1.1 also reads a bare `on` as true."""
     value = dict(value)
+    owners = [value, *_mappings(value.get("models")), *_mappings(value.get("applications"))]
+    for owner in owners:
+        if "rollout" in owner:
+            owner["rollout"] = _flat_rollout(owner["rollout"], where)
     if isinstance(indexes := value.get("indexes"), dict):
         value["indexes"] = {name: {"path": one} if isinstance(one, str) else one for name, one in indexes.items()}
     if isinstance(retrain := value.get("retrain"), dict):
@@ -83,6 +80,10 @@ def _with_short_forms(value: dict[str, Any]) -> dict[str, Any]:
             retrain["on"] = [retrain["on"]]
         value["retrain"] = retrain
     return value
+
+
+def _mappings(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value.values() if isinstance(one, dict)] if isinstance(value, dict) else []
 
 
 def _refuse_unknown(value: Any, kind: Any, path: str, where: str) -> None:

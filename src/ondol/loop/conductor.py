@@ -188,7 +188,7 @@ class Conductor:
 
     def _do(self, action: Action, project: Project) -> None:
         if isinstance(action, actions.StartRollout):
-            controller.start(self._store, action.model, action.release, project.rollout)
+            controller.start(self._store, action.model, action.release, project.policy(action.model))
         elif isinstance(action, actions.Supersede):
             newer = hashing.short(action.by)
             self._decide(

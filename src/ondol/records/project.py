@@ -91,6 +91,8 @@ class ModelSpec:
     check: CheckSpec | None = None
     gate: GateSpec = field(default_factory=GateSpec)
     monitor: MonitorSpec = field(default_factory=MonitorSpec)
+    rollout: JudgePolicy | None = None
+    """How its candidates are tried, when not as the project's `rollout` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,9 @@ class ApplicationSpec:
 
     evaluation: str = ""
     """Suite that gates its releases."""
+
+    rollout: JudgePolicy | None = None
+    """How its candidates are tried, when not as the project's `rollout` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,3 +182,8 @@ class Project:
     budgets: tuple[BudgetSpec, ...] = ()
     alerts: tuple[Json, ...] = ()
     retrain: RetrainSpec = field(default_factory=RetrainSpec)
+
+    def policy(self, service: str) -> JudgePolicy:
+        """Return how candidates of a model or application are tried."""
+        own = self.models.get(service) or self.applications.get(service)
+        return (own.rollout if own else None) or self.rollout
