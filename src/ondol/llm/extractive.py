@@ -215,8 +215,8 @@ def _mean(values: Sequence[float]) -> float:
 # Fitted by tools/fit_confidence.py on tools/calibration.tsv. Without vectors the last three are 0 or absent, and only
 # words are left to judge by.
 _BACKGROUND = 0.3  # similarity of passages on the same subject, where there are no rivals to compare with
-_BIAS, _WEIGHTS = -2.58, (0.98, 5.44, 0.53, 5.82)
-_WORDS_BIAS, _WORDS_WEIGHTS = -1.86, (1.38, 3.83)
+_BIAS, _WEIGHTS = -2.61, (1.12, 5.27, 0.38, 5.95)
+_WORDS_BIAS, _WORDS_WEIGHTS = -1.85, (1.53, 3.7)
 
 
 def confidence(hits: Sequence[Passage], ranked: Sequence[tuple[float, _Sentence]]) -> float:

@@ -39,9 +39,10 @@ class IndexOptions:
 class SearchOptions:
     """How a search weighs what it finds. Not part of a snapshot: a release pins it beside the snapshot."""
 
-    gate: float = 0.35
-    """A lexical hit counts only when it covers this share of the query's IDF mass; above 1: never (dense only).
-    BM25 always returns something, and ungated fusion makes questions worse."""
+    gate: float = 0.5
+    """A lexical hit counts only when it covers this share of the query's IDF mass, identifiers counting
+    three times; above 1: never (dense only). BM25 always returns something, and ungated fusion makes questions
+    worse."""
 
     lexical_weight: float = 1.0
     """Weight of the lexical list beside the dense list's 1."""

@@ -25,6 +25,7 @@ from ondol.base import text
 VERSION = 1  # grows when the same passages would give other words or weights: part of a snapshot's identity
 _K1, _B = 1.2, 0.75
 _SMALL, _COMMON = 5000, 0.2  # in a collection larger than this, words in more than this share of it say nothing
+_IDENTIFIER = 3.0  # an identifier in the question counts this many times in coverage: vectors confuse them
 FILES = ("terms", "term_offsets", "posting_rows", "posting_weights")
 Floats = NDArray[np.float32]
 
@@ -32,6 +33,11 @@ Floats = NDArray[np.float32]
 def _hash(term: str) -> int:
     """64 bits of a term: among a million terms the chance of any collision is 3e-8."""
     return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=8).digest(), "little")
+
+
+def _is_identifier(word: str) -> bool:
+    """Whether a word names one thing: an error code, a version, a setting, a year."""
+    return "_" in word or (len(word) > 1 and any(letter.isdigit() for letter in word))
 
 
 def _idf(rows: int, having: int) -> float:
@@ -61,9 +67,10 @@ class Lexicon:
         In a large collection the words that are nearly everywhere are left out, unless there are no others: they cost
         most of the time and tell nothing apart.
         """
-        found = [
-            (start, end, _idf(self.size, end - start)) for start, end in map(self._span, text.subject_words(query))
-        ]
+        found = []
+        for word in text.subject_words(query):
+            start, end = self._span(word)
+            found.append((start, end, _idf(self.size, end - start) * (_IDENTIFIER if _is_identifier(word) else 1.0)))
         if self.size > _SMALL and any(end - start <= _COMMON * self.size for start, end, _ in found):
             found = [item for item in found if item[1] - item[0] <= _COMMON * self.size]
         mass = sum(idf for _, _, idf in found)
