@@ -46,7 +46,7 @@ class Lines:
     def say(self, text: str = "") -> None:
         """Print a line between stages."""
         self._stop_status()
-        self._console.print(text)
+        self._console.print(text, soft_wrap=not self._console.is_terminal)
 
     def close(self) -> None:
         """Stop whatever moves."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ondol.app import looping, supervisor
-from ondol.app.demo import flights
+from ondol.app.demo import assistant, flights
 from ondol.app.demo.stage import Act, Happened, Stage, Teller
 from ondol.app.running import Running
 from ondol.base import settings as settings_module
@@ -16,8 +16,13 @@ from ondol.data import examples
 from ondol.formats import project as projects
 from ondol.store.connection import Store
 
-ACTS: dict[str, Act] = {"flights": flights.play}
-_PARTS = {"flights": "flights"}  # folder in the project -> example
+ACTS: dict[str, Act] = {"flights": flights.play, "assistant": assistant.play}
+_PARTS = {
+    "flights": "flights",
+    "assistant": "assistant",
+    "assistant/docs": "docs",
+    "assistant/evals": "evals",
+}  # folder in the project -> example
 
 
 def prepare(folder: Path) -> Settings:
