@@ -8,6 +8,7 @@ alarms on held-back benign rows; nothing else is read. `bench/guard.py` measures
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import sys
@@ -25,6 +26,7 @@ from ondol.guardrails import features, injection, normalize  # noqa: E402
 WEIGHTS = ROOT / "src/ondol/guardrails/weights"
 SEED = 20261123
 FALSE_ALARMS = 0.01
+FOLDS = 4
 CONCEPT_SCALE = 0.35  # concepts are few and dense; at full size they would carry all the weight
 
 Row = tuple[str, int, float]
@@ -53,14 +55,9 @@ def english(folder: Path) -> tuple[list[Row], list[Row]]:
     return train, held
 
 
-def korean(path: Path) -> tuple[list[Row], list[Row]]:
-    """Return (train, validation) rows of our own set; the families marked heldout are not read at all."""
-    train: list[Row] = []
-    held: list[Row] = []
-    for index, row in enumerate(row for row in read(path) if row["split"] == "train"):
-        item = (row["text"], int(row["label"] == "attack"), 3.0)
-        (held if index % 8 == 0 else train).append(item)
-    return train, held
+def korean(path: Path) -> list[Row]:
+    """Return the train families of our own set; the families marked heldout are not read at all."""
+    return [(row["text"], int(row["label"] == "attack"), 3.0) for row in read(path) if row["split"] == "train"]
 
 
 def prose() -> list[str]:
@@ -75,15 +72,16 @@ def prose() -> list[str]:
 
 
 def documents(benign: list[str], attacks: list[str], prose_texts: list[str], rng: random.Random) -> list[Row]:
-    """Long texts: benign rows joined (harmless), attacks put into prose as a window would see them (attack)."""
-    made: list[Row] = []
-    made += [(" ".join(rng.sample(benign, rng.randint(3, 8)))[:900], 0, 1.0) for _ in range(1200)]
-    for attack in rng.sample(attacks, min(1500, len(attacks))):
-        host = rng.choice(prose_texts) if rng.random() < 0.5 else " ".join(rng.sample(benign, 3))
-        start = rng.randrange(max(1, len(host) - 160))
-        cut = attack[:200]
-        made.append((f"{host[start : start + rng.randint(20, 120)]} {cut} {host[start + 120 : start + 160]}", 1, 0.7))
-    made += [(text[start : start + 280], 0, 0.5) for text in prose_texts for start in (0, 400)]
+    """What a sentence of a document looks like: harmless sentences of prose, and attacks that follow a bit of it."""
+    sentences = []
+    for text in prose_texts:
+        cuts = injection.pieces(text)
+        sentences += [text[start:end].strip() for start, end in itertools.pairwise(cuts)]
+    made: list[Row] = [(text, 0, 0.5) for text in rng.sample(sentences, min(4000, len(sentences))) if len(text) > 20]
+    for attack in rng.sample(attacks, min(1200, len(attacks))):
+        host = rng.choice(sentences) if rng.random() < 0.6 else rng.choice(benign)
+        made.append((f"{host[-80:]} {attack[:200]}", 1, 0.6))
+    made += [(" ".join(rng.sample(benign, 2)), 0, 0.6) for _ in range(1200)]
     return made
 
 
@@ -105,7 +103,9 @@ def matrix(texts: list[str]) -> Any:
     for number, text in enumerate(texts):
         found = features.extract(normalize.plain(text))
         size = 1 / np.sqrt(max(1, len(found.index)))
-        concepts = np.array(features.concept_features(found.hits), dtype=np.int64) + features.SIZE
+        concepts = (
+            np.array(features.concept_features({concept for concept, _ in found.hits}), dtype=np.int64) + features.SIZE
+        )
         columns += [found.index, concepts]
         values += [np.full(len(found.index), size), np.full(len(concepts), CONCEPT_SCALE)]
         rows.append(np.full(len(found.index) + len(concepts), number))
@@ -140,18 +140,33 @@ def write(coefficients: NDArray[np.float64], bias: float, card: dict[str, Any]) 
     injection.load.cache_clear()
 
 
-def threshold(benign: list[str]) -> float:
-    """Return the score that at most 1 % of the benign texts reach."""
-    if not benign:
-        return 0.5
-    scores = sorted(injection.score(normalize.plain(text))[0] for text in benign)
+def scores_of(texts: list[str]) -> list[float]:
+    return [injection.score(normalize.plain(text))[0] for text in texts]
+
+
+def korean_out_of_fold(rows: list[Row], path: Path, card: dict[str, Any], strength: float) -> list[float]:
+    """Scores of our harmless Korean rows, each by a model that saw no row of its family."""
+    family = {row["text"]: row["family"] for row in read(path)}
+    names = sorted(set(family.values()))
+    found: list[float] = []
+    for fold in range(FOLDS):
+        out = {name for index, name in enumerate(names) if index % FOLDS == fold}
+        kept = [row for row in rows if family.get(row[0]) not in out]
+        write(*fit(kept, strength), card)
+        found += scores_of([text for text, label, _ in rows if not label and family.get(text) in out])
+    return found
+
+
+def threshold(found: list[float]) -> float:
+    """Return the score that at most 1 % of the harmless scores reach."""
+    scores = sorted(found)
     return round(min(0.995, scores[int(len(scores) * (1 - FALSE_ALARMS))] + 0.001), 4)
 
 
 def main(folder: Path, strength: float = 30.0) -> None:
     rng = random.Random(SEED)
     en_train, en_held = english(folder)
-    ko_train, ko_held = korean(ROOT / "evals/guard_ko.jsonl")
+    ko_train = korean(ROOT / "evals/guard_ko.jsonl")
     pages = prose()
     rng.shuffle(pages)
     page_train, page_held = pages[: len(pages) // 2], pages[len(pages) // 2 :]
@@ -159,7 +174,6 @@ def main(folder: Path, strength: float = 30.0) -> None:
     benign = [text for text, label, _ in base if not label and len(text) < 300]
     attacks = [text for text, label, _ in base if label]
     rows = base + disguises(base, rng) + documents(benign, attacks, page_train, rng)
-    coefficients, bias = fit(rows, strength)
     card: dict[str, Any] = {
         "model": "linear, hashed character 2-5-grams, words, word pairs and concepts",
         "trained_on": {
@@ -168,19 +182,24 @@ def main(folder: Path, strength: float = 30.0) -> None:
             "evals/guard_ko.jsonl, train families (ours)": "Korean",
             "Python language reference (PSF)": "harmless English prose",
         },
-        "thresholds_from": "1 % false alarms on held-back benign rows of the same sources, per language, the highest",
+        "thresholds_from": "1 % false alarms: English held-back rows, held-back pages",
         "rows": len(rows),
         "thresholds": {"injection": 0.5, "injection_document": 0.5},
     }
+    own = ROOT / "evals/guard_ko.jsonl"
+    korean_scores = korean_out_of_fold([*base, *documents(benign, attacks, page_train, rng)], own, card, strength)
+    coefficients, bias = fit(rows, strength)
     write(coefficients, bias, card)
     english_benign = [text for text, label, _ in en_held if not label and len(text) < injection.LONG]
-    korean_benign = [text for text, label, _ in ko_held if not label]
     long_benign = page_held + [" ".join(rng.sample(benign, 12))[:1500] for _ in range(400)]
-    per_language = {"en": threshold(english_benign), "ko": threshold(korean_benign)}
-    card["thresholds"] = {"injection": max(per_language.values()), "injection_document": threshold(long_benign)}
-    card["thresholds_by_language"] = per_language
+    card["thresholds"] = {
+        "injection": threshold(scores_of(english_benign)),
+        "injection_document": threshold(scores_of(long_benign)),
+    }
+    above = sum(score >= card["thresholds"]["injection"] for score in korean_scores)
+    card["korean_hard_harmless_out_of_fold"] = {"rows": len(korean_scores), "stopped": above}
     write(coefficients, bias, card)
-    print(json.dumps({"rows": len(rows), "bias": bias, **card["thresholds"], **per_language}))
+    print(json.dumps({key: card[key] for key in ("rows", "korean_hard_harmless_out_of_fold", "thresholds")}))
 
 
 if __name__ == "__main__":

@@ -99,6 +99,14 @@ class RailsFile:
         return tuple(rail for rail in self.rails if rail.runner == "nemo")
 
 
+_COLANG_FLOW = re.compile(r"^\s*(?:define\s+(?:sub)?flow|flow)\s+([^\n#(]+?)\s*(?:#.*)?$", re.MULTILINE)
+
+
+def colang_flows(text: str) -> frozenset[str]:
+    """Return the names of the flows a Colang file defines, as a config may list them."""
+    return frozenset(name.strip().rstrip(":") for name in _COLANG_FLOW.findall(text))
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something in the file that cannot be honoured."""
@@ -152,8 +160,9 @@ def _strings(value: Any, where: str) -> tuple[str, ...]:
 
 
 class _Reader:
-    def __init__(self, text: str, source: str) -> None:
+    def __init__(self, text: str, source: str, custom: frozenset[str] = frozenset()) -> None:
         self.source = source
+        self.custom = custom
         self.data = _load(text, source)
         self.lines = _lines(text)
         self.found: list[Problem] = []
@@ -201,7 +210,7 @@ class _Reader:
         parameters = dict(_PARAMETER.findall(written))
         if flow in names.NATIVE[channel]:
             return [Rail(flow, channel, "native", parameters, line)]
-        if flow in names.NEMO:
+        if flow in names.NEMO or flow in self.custom:
             return [Rail(flow, channel, "nemo", parameters, line)]
         where = f"{self.source}:{line}" if line else self.where(f"rails.{channel}.flows")
         if flow in names.SERVICES:
@@ -358,13 +367,14 @@ def problems(text: str, source: str = "config.yml") -> list[Problem]:
     return reader.found
 
 
-def parse(text: str, source: str = "config.yml") -> RailsFile:
+def parse(text: str, source: str = "config.yml", custom: frozenset[str] = frozenset()) -> RailsFile:
     """Read a guardrails config.
 
+    :param custom: flows that the folder's Colang files define; NeMo's runtime runs them.
     :raises InputError: when a value is wrong.
     :raises UnsupportedError: naming everything that cannot be honoured, each with its way out.
     """
-    reader = _Reader(text, source)
+    reader = _Reader(text, source, custom)
     made = reader.read()
     if reader.found:
         raise errors.UnsupportedError(

@@ -2,13 +2,12 @@
 
 Three kinds: hashed character 2- to 5-grams, hashed words and word pairs, and concepts (what several languages say
 with different words: "ignore", "무시", "忽略") with their pairs. The first two carry detail; concepts carry what
-was learned in one language to others. A feature has a place in the text, so that a long text can be scored window by window.
+was learned in one language to others. A feature has a place in the text, so that parts can be scored alone.
 """
 
 from __future__ import annotations
 
 import json
-import zlib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -21,21 +20,40 @@ SIZE = 1 << BITS
 _GRAMS = (2, 3, 4, 5)
 _MIX = np.uint32(0x9E3779B1)
 _STEP = np.uint32(0x01000193)
-_MAX_WORD = 24
+_MAX_WORD = 31
+_POWERS = np.array([pow(0x01000193, power, 1 << 32) for power in range(_MAX_WORD + 1)], dtype=np.uint32)
 
 Ints = NDArray[np.int64]
+Codes = NDArray[np.uint32]
 
 
 @cache
-def _concepts() -> tuple[list[str], list[tuple[str, int]]]:
-    data = json.loads((resources.files("ondol.guardrails") / "data" / "concepts.json").read_text("utf-8"))
-    names = list(data)
-    return names, [(stem, index) for index, name in enumerate(names) for stem in data[name]]
+def _concepts() -> list[str]:
+    return list(_stems())
+
+
+@cache
+def _stems() -> dict[str, list[str]]:
+    data: dict[str, list[str]] = json.loads(
+        (resources.files("ondol.guardrails") / "data" / "concepts.json").read_text("utf-8")
+    )
+    return data
+
+
+@cache
+def _index() -> tuple[NDArray[np.uint64], dict[str, list[tuple[str, int]]]]:
+    """Every stem's first two characters, as sorted keys for numpy and as a dict of what may begin there."""
+    starts: dict[str, list[tuple[str, int]]] = {}
+    for number, stems in enumerate(_stems().values()):
+        for stem in stems:
+            starts.setdefault(stem[:2], []).append((stem, number))
+    keys = sorted(ord(start[0]) << 32 | ord(start[1]) for start in starts)
+    return np.array(keys, dtype=np.uint64), starts
 
 
 def concept_count() -> int:
     """Return how many concept features there are: one each, and one per pair."""
-    count = len(_concepts()[0])
+    count = len(_concepts())
     return count + count * (count - 1) // 2
 
 
@@ -53,15 +71,31 @@ class Features:
     """Where each starts."""
 
     hits: tuple[tuple[int, int], ...]
-    """Concepts with every place they stand at: (concept, place)."""
+    """Concepts with every place they stand at: (concept, place), by place."""
 
 
-def _gram_hashes(codes: NDArray[np.uint32], size: int) -> NDArray[np.uint32]:
+def _gram_hashes(codes: Codes, size: int) -> Codes:
     count = len(codes) - size + 1
-    value = np.full(count, 2166136261 + size, dtype=np.uint32)
+    value = np.full(count, (2166136261 + size) & 0xFFFFFFFF, dtype=np.uint32)
     for offset in range(size):
         value = (value ^ codes[offset : offset + count]) * _STEP
     return (value * _MIX) >> np.uint32(32 - BITS)
+
+
+def _word_hashes(codes: Codes) -> tuple[Codes, Ints]:
+    """Hashes of words and of pairs of neighbours, with the place of their last word; punctuation parts words."""
+    inside = (codes > 0x7F) | ((codes >= 0x30) & (codes <= 0x39)) | ((codes >= 0x61) & (codes <= 0x7A))
+    edges = np.diff(inside.astype(np.int8), prepend=0)
+    starts = np.flatnonzero(edges == 1)
+    if not len(starts):
+        return np.zeros(0, np.uint32), np.zeros(0, np.int64)
+    number = np.cumsum(edges == 1) - 1
+    within = np.arange(len(codes)) - starts[np.maximum(number, 0)]
+    terms = np.where(inside & (number >= 0), (codes + np.uint32(1)) * _POWERS[np.clip(within, 0, _MAX_WORD)], 0)
+    words = np.add.reduceat(terms.astype(np.uint32), starts, dtype=np.uint32)
+    pairs = np.concatenate((np.array([7], np.uint32), words[:-1])) * _STEP ^ words
+    both = np.concatenate((words ^ np.uint32(0x5BD1E995), pairs))
+    return (both * _MIX) >> np.uint32(32 - BITS), np.concatenate((starts, starts)).astype(np.int64)
 
 
 def extract(plain: str) -> Features:
@@ -72,49 +106,32 @@ def extract(plain: str) -> Features:
     for size in _GRAMS:
         if len(codes) >= size:
             hashed = _gram_hashes(codes, size)
-            indices.append(hashed.astype(np.int64))
+            indices.append(hashed)
             places.append(np.arange(len(hashed), dtype=np.int64))
-    words = _word_features(padded)
-    indices.append(np.array([index for index, _ in words], dtype=np.int64))
-    places.append(np.array([place for _, place in words], dtype=np.int64))
-    return Features(len(padded), np.concatenate(indices), np.concatenate(places), _hits(padded))
+    words, word_places = _word_hashes(codes)
+    index = np.concatenate([*indices, words]).astype(np.int64)
+    return Features(len(codes), index, np.concatenate([*places, word_places]), _hits(padded, codes))
 
 
-def _word_hash(text: str) -> int:
-    return (zlib.crc32(text.encode("utf-8", "replace")) * 0x9E3779B1 & 0xFFFFFFFF) >> (32 - BITS)
+def _hits(padded: str, codes: Codes) -> tuple[tuple[int, int], ...]:
+    keys, starts = _index()
+    pairs = codes[:-1].astype(np.uint64) << np.uint64(32) | codes[1:].astype(np.uint64)
+    found = np.minimum(np.searchsorted(keys, pairs), len(keys) - 1)
+    hits = []
+    for place in np.flatnonzero(keys[found] == pairs).tolist():
+        for stem, number in starts.get(padded[place : place + 2], ()):
+            if padded.startswith(stem, place):
+                hits.append((number, place))
+    return tuple(hits)
 
 
-def _word_features(padded: str) -> list[tuple[int, int]]:
-    made: list[tuple[int, int]] = []
-    previous, position = "^", 0
-    for word in padded.split():
-        position = padded.find(word, position)
-        short = word[:_MAX_WORD].strip(".,!?:;\"'()[]")
-        made.extend((_word_hash(text), position) for text in (short, f"{previous} {short}"))
-        previous = short
-        position += len(word)
-    return made
-
-
-def _hits(padded: str) -> tuple[tuple[int, int], ...]:
-    found = []
-    for stem, concept in _concepts()[1]:
-        place = padded.find(stem)
-        tries = 0
-        while place >= 0 and tries < 50:
-            found.append((concept, place))
-            place = padded.find(stem, place + 1)
-            tries += 1
-    return tuple(found)
-
-
-def concept_features(hits: tuple[tuple[int, int], ...], start: int = 0, end: int = 1 << 60) -> list[int]:
-    """Return the concept features of a window: each concept once, each pair once, numbered from 0."""
-    count = len(_concepts()[0])
-    present = sorted({concept for concept, place in hits if start <= place < end})
-    made = list(present)
-    for left_index, left in enumerate(present):
+def concept_features(present: set[int]) -> list[int]:
+    """Return the features of a set of concepts: each once, each pair once, numbered from 0."""
+    count = len(_concepts())
+    ordered = sorted(present)
+    made = list(ordered)
+    for position, left in enumerate(ordered):
         # Pairs in the order (0,1), (0,2), …, (1,2), …
         first = count + left * count - left * (left + 1) // 2 - left - 1
-        made.extend(first + right for right in present[left_index + 1 :])
+        made.extend(first + right for right in ordered[position + 1 :])
     return made

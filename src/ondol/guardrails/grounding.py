@@ -34,6 +34,10 @@ _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _FURNITURE = re.compile(
     r"^\W*(?:출처|참고|참조|sources?|references?|citations?)\b.{0,200}$|^\W*\[\d+\]\W*$", re.IGNORECASE
 )
+_WORD = re.compile(r"[^\W_]+")
+_ENDING = re.compile(
+    r"(?:합니다|입니다|됩니다|습니다|하세요|하십시오|해야|해요|돼요|이에요|예요|한다|된다|이다|하며|하고|되며|되고)(?=$|[\s.,!?])"
+)
 _MARKS = re.compile(r"\[[^\]]{0,40}\]|[*_`#>|]")
 
 
@@ -55,9 +59,15 @@ def is_refusal(sentence: str) -> bool:
     return len(sentence) < 200 and _REFUSAL.search(sentence) is not None
 
 
-def _pairs(text: str) -> set[str]:
-    flat = "".join(char for char in unicodedata.normalize("NFKC", text).lower() if char.isalnum())
-    return {flat[index : index + 2] for index in range(len(flat) - 1)} or ({flat} if flat else set())
+def _pairs(text: str, across: bool = False) -> set[str]:
+    """Character pairs inside words, without predicate endings; `across` adds those over spaces (spacing varies)."""
+    lower = unicodedata.normalize("NFKC", text).lower()
+    words = _WORD.findall(_ENDING.sub(" ", lower))
+    found = {word[index : index + 2] for word in words for index in range(max(1, len(word) - 1))}
+    if across:
+        flat = "".join(_WORD.findall(lower))
+        found |= {flat[index : index + 2] for index in range(len(flat) - 1)}
+    return found
 
 
 def _numbers(text: str) -> set[str]:
@@ -82,7 +92,7 @@ def support(answer: str, contexts: Sequence[str], question: str = "", embed: Emb
     :param embed: adds the best cosine with any context sentence, averaged with the coverage.
     """
     joined = "\n".join(contexts)
-    context_pairs = _pairs(joined)
+    context_pairs = _pairs(joined, across=True)
     asked_pairs, known_numbers = _pairs(question), _numbers(joined) | _numbers(question)
     claims = [each for each in sentences(answer) if not is_refusal(each[2])]
     closeness = _closeness([text for _, _, text in claims], contexts, embed) if embed and claims else None

@@ -1,7 +1,7 @@
 """The injection and jailbreak classifier: a linear model over `features`, shipped weights, about a millisecond a text.
 
 Trained by `tools/train_guard.py`; `weights/injection.json` is its model card (data, thresholds, measured quality).
-A long text is also scored window by window, so that an instruction hidden in a document is seen. Must not import a
+A long text is scored sentence by sentence, so that an instruction hidden in a document is seen. Must not import a
 machine-learning library.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -22,9 +23,11 @@ from ondol.guardrails import features, normalize
 from ondol.guardrails.decision import Span, Verdict, is_korean
 from ondol.guardrails.features import Features
 
-WINDOW, STRIDE = 280, 140
 LONG = 420
-"""Characters from which on a text is a document: it is scored in windows, against the document threshold."""
+"""Characters from which on a text is a document: it is scored sentence by sentence, by the document threshold."""
+
+_PIECE = 220  # a sentence longer than this is cut, so that an attack cannot hide in one
+_SENTENCE_END = re.compile(r"(?<=[.!?。:;>\])])\s|(?<=다)\s(?=[가-힣])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,37 +60,62 @@ def _probability(value: float) -> float:
     return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, value))))
 
 
+def _concept_sum(present: set[int], model: Model) -> float:
+    return float(model.concepts[features.concept_features(present)].sum()) if present else 0.0
+
+
 def score_features(found: Features, model: Model) -> float:
     """Return the probability that a text, taken as one piece, is an attack."""
     total = float(model.hashed[found.index].sum()) / math.sqrt(max(1, len(found.index)))
-    total += sum(float(model.concepts[index]) for index in features.concept_features(found.hits))
-    return _probability(total + model.bias)
+    return _probability(total + _concept_sum({concept for concept, _ in found.hits}, model) + model.bias)
 
 
-def _windows(found: Features, model: Model) -> tuple[float, int]:
-    """The highest window's probability and where it starts."""
-    weights = np.bincount(found.place, weights=model.hashed[found.index], minlength=found.length + 1)
-    counts = np.bincount(found.place, minlength=found.length + 1)
-    sums = np.concatenate(([0.0], np.cumsum(weights)))
-    numbers = np.concatenate(([0], np.cumsum(counts)))
-    best, where = -1e9, 0
-    for start in range(0, max(1, found.length - STRIDE), STRIDE):
-        end = min(found.length, start + WINDOW)
-        value = (sums[end] - sums[start]) / math.sqrt(max(1, numbers[end] - numbers[start]))
-        value += sum(float(model.concepts[index]) for index in features.concept_features(found.hits, start, end))
-        if value > best:
-            best, where = float(value), start
-    return _probability(best + model.bias), where
+def pieces(plain: str) -> list[int]:
+    """Return where the sentences of a text begin, in the text padded by one space, and its end."""
+    cuts = [0, *(match.end() for match in _SENTENCE_END.finditer(plain)), len(plain) + 2]
+    made = [0]
+    for cut in cuts[1:]:
+        while cut - made[-1] > _PIECE:
+            made.append(made[-1] + _PIECE)
+        if cut - made[-1] >= 24 or cut == cuts[-1]:
+            made.append(cut)
+    return made
+
+
+def _parts(found: Features, plain: str, model: Model) -> tuple[float, int, int]:
+    """The highest probability of a sentence or two neighbours, and where it is."""
+    cuts = np.array(pieces(plain))
+    number = np.clip(np.searchsorted(cuts, found.place, side="right") - 1, 0, len(cuts) - 2)
+    sums = np.bincount(number, weights=model.hashed[found.index], minlength=len(cuts) - 1)
+    counts = np.bincount(number, minlength=len(cuts) - 1)
+    concepts: list[set[int]] = [set() for _ in range(len(cuts) - 1)]
+    for concept, place in found.hits:
+        concepts[int(np.searchsorted(cuts, place, side="right")) - 1].add(concept)
+    best, start, end = -1e9, 0, len(plain)
+    for size in (1, 2):
+        for first in range(len(sums) - size + 1):
+            total = sums[first : first + size].sum() / math.sqrt(max(1, counts[first : first + size].sum()))
+            value = float(total) + _concept_sum(set().union(*concepts[first : first + size]), model)
+            if value > best:
+                best, start, end = value, int(cuts[first]), int(cuts[first + size])
+    return _probability(best + model.bias), max(0, start - 1), min(len(plain), end - 1)
 
 
 def score(plain: str) -> tuple[float, str, int, int]:
-    """Return the highest probability, `chat` or `document`, and the window it stands for, in the plain text."""
+    """Return the highest probability, `chat` or `document`, and the part it stands for, in the plain text."""
     model = load()
     found = features.extract(plain)
     if len(plain) < LONG:
         return score_features(found, model), "chat", 0, len(plain)
-    probability, start = _windows(found, model)
-    return probability, "document", start, min(len(plain), start + WINDOW)
+    probability, start, end = _parts(found, plain, model)
+    return probability, "document", start, end
+
+
+def _threshold(chosen: dict[str, float], document: bool) -> float:
+    """The project's threshold, else the model card's."""
+    if document:
+        return chosen.get("injection_document", load().threshold("injection_document"))
+    return chosen.get("injection", load().threshold("injection"))
 
 
 def check(text: str, plain: str = "", thresholds: dict[str, float] | None = None, document: bool = False) -> Verdict:
@@ -103,8 +131,7 @@ def check(text: str, plain: str = "", thresholds: dict[str, float] | None = None
     verdict_threshold = 1.0
     for index, piece in enumerate([plain, *normalize.decoded(text)]):
         probability, kind, start, end = score(piece)
-        name = "injection_document" if document or kind == "document" else "injection"
-        threshold = thresholds.get(name, load().threshold(name))
+        threshold = _threshold(thresholds, document or kind == "document")
         if index == 0:
             verdict_threshold = threshold
         if probability - threshold > worst - verdict_threshold or index == 0:

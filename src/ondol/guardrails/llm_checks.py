@@ -123,8 +123,6 @@ def read_answer(answer: str) -> bool | None:
     """Return True for yes, False for no, None when the opening words say neither, or both."""
     words = [word.lower() for word in _WORD.findall(answer)[:_OPENING]]
     yes, no = any(word in _YES for word in words), any(word in _NO for word in words)
-    if words and words[0] in _YES | _NO:
-        return words[0] in _YES
     return yes if yes != no else None
 
 

@@ -9,21 +9,23 @@ import os
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ondol.base import errors
 from ondol.formats.rails import RailsFile
 from ondol.guardrails.decision import PASS, Verdict
 
 
-def require(file: RailsFile, where: str, colang: list[Path]) -> None:
+def require(file: RailsFile, where: str) -> None:
     """Check that NeMo's runtime is installed.
 
-    :raises UnsupportedError: naming the flows or Colang files that need it when it is not.
+    :raises UnsupportedError: naming the flows that need it when it is not.
     """
     import importlib.util
 
     if importlib.util.find_spec("nemoguardrails") is not None:
         return
-    names = [rail.flow for rail in file.needs_nemo] + [path.name for path in colang]
+    names = [rail.flow for rail in file.needs_nemo]
     raise errors.UnsupportedError(
         f"{', '.join(map(repr, names))} needs NeMo's own runtime, which is not installed",
         where=where,
@@ -32,25 +34,34 @@ def require(file: RailsFile, where: str, colang: list[Path]) -> None:
     )
 
 
+def _colang(folder: Path) -> str:
+    return "\n\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.co")))
+
+
+def _only_ours(folder: Path, file: RailsFile) -> str:
+    """The config with only the flows handed to NeMo: it demands prompts and models for the others."""
+    path = next(path for path in (folder / "config.yml", folder / "config.yaml", folder) if path.is_file())
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    handed = {rail.flow for rail in file.needs_nemo}
+    for section in (data["rails"].get(channel) or {} for channel in ("input", "output", "retrieval")):
+        section["flows"] = [flow for flow in section.get("flows") or [] if flow.split(" $")[0].strip() in handed]
+    return yaml.safe_dump(data, allow_unicode=True)
+
+
 class Runtime:
     """NeMo's engine over the same folder, with only the flows we hand to it.
 
     :raises UpstreamError: when NeMo refuses the configuration.
     """
 
-    def __init__(self, folder: Path, file: RailsFile, colang: list[Path]) -> None:
+    def __init__(self, folder: Path, file: RailsFile) -> None:
         os.environ.setdefault("NEMO_GUARDRAILS_NO_USAGE_STATS", "1")
         os.environ.setdefault("DO_NOT_TRACK", "1")
         try:
             from nemoguardrails import RailsConfig
             from nemoguardrails.guardrails.guardrails import Guardrails
 
-            config = RailsConfig.from_path(str(folder))
-            if not colang:
-                for channel in ("input", "output", "retrieval"):
-                    kept = [rail.flow for rail in file.needs_nemo if rail.channel == channel]
-                    section = getattr(config.rails, channel)
-                    section.flows = [flow for flow in section.flows if flow.split(" $")[0].strip() in kept]
+            config = RailsConfig.from_content(_colang(folder), _only_ours(folder, file))
             self._engine: Any = Guardrails(config)
         except Exception as error:
             raise errors.UpstreamError(

@@ -18,7 +18,15 @@ _LOOKALIKES = str.maketrans(
     "aeopcyxijsdhlqwbmhtkABEZHIKMNOPTYXaoepvuitwagil",
 )
 _LEET = str.maketrans("013457@$!", "oieastasi")
-_ZERO_WIDTH = dict.fromkeys((*range(8203, 8208), *range(8234, 8239), *range(8288, 8304), 65279, 173, 847, 4447, 4448, 6068, 6069, 6158, 12644, 65440, *range(65024, 65040), *range(917760, 918000)))  # fmt: skip
+_INVISIBLE = (
+    *range(0x200B, 0x2010),
+    *range(0x202A, 0x202F),
+    *range(0x2060, 0x2070),
+    *range(0xFE00, 0xFE10),
+    *range(0xE0100, 0xE01F0),
+    *(0xFEFF, 0xAD, 0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180E, 0x3164, 0xFFA0),
+)
+_ZERO_WIDTH = dict.fromkeys(_INVISIBLE)
 _TAGS = {0xE0000 + point: chr(point) for point in range(0x20, 0x7F)}
 _HIDDEN = _ZERO_WIDTH | _TAGS
 _SPACE = re.compile(r"\s+")
@@ -26,6 +34,8 @@ _SPACED_LATIN = re.compile(r"(?<![^\W\d_])[^\W\d_](?:[ .\-_*\\/|·,]{1,2}[^\W\d_
 _SPACED_HANGUL = re.compile(r"(?<![가-힣])[가-힣](?:[ .\-_*\\/|·,~^]{1,2}[가-힣](?![가-힣])){3,}")
 _BROKEN_HANGUL = re.compile(r"(?<=[가-힣])[.\-_*/|·~^]+(?=[가-힣])")
 _FOREIGN_WORD = re.compile(r"[^\W\d_]{2,48}")
+_LOOKALIKE = re.compile(r"[\u0131\u013a\u0250-\u03ff\u0400-\u052f]")
+_LEET_SIGN = re.compile(r"[A-Za-z][013457@$]+[A-Za-z]")
 _LEET_WORD = re.compile(r"(?<![\w@$!])[\w@$!]{3,32}(?![\w@$!])")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
 _HEX = re.compile(r"(?:(?:\\x|0x)?[0-9a-fA-F]{2}[ ,]?){12,}")
@@ -61,12 +71,13 @@ def plain(text: str) -> str:
     else:
         folded = unicodedata.normalize("NFKC", text.translate(_HIDDEN))
         if not folded.isascii():
-            folded = _FOREIGN_WORD.sub(_unmix, folded)
+            if _LOOKALIKE.search(folded):
+                folded = _FOREIGN_WORD.sub(_unmix, folded)
             folded = _SPACED_HANGUL.sub(_spaced, folded)
             folded = _BROKEN_HANGUL.sub("", folded)
     if _SPACED_LATIN.search(folded):
         folded = _SPACED_LATIN.sub(_spaced, folded)
-    if any(char in folded for char in "013457@$"):
+    if _LEET_SIGN.search(folded):
         folded = _LEET_WORD.sub(_unleet, folded)
     return _SPACE.sub(" ", folded).strip().lower()
 

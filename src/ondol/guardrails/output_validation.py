@@ -32,19 +32,15 @@ _WORDS = {"True": "true", "False": "false", "None": "null", "undefined": "null",
 
 
 def balanced(text: str) -> tuple[str, bool]:
-    """Return the first JSON object or array in the text, and whether it was closed."""
-    starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]
-    while starts:
-        start = min(starts)
-        end = _closing(text, start)
-        if end > 0:
-            return text[start:end], True
-        # An opening bracket in prose, "[note: …", is not the answer: try the next brace before giving up.
-        following = text.find("{", start + 1)
-        if text[start] == "[" and following > start:
-            starts = [following]
-            continue
-        return text[start:], False
+    """Return the first JSON object or array in the text, and whether it was closed.
+
+    A bracket in prose, "[note: …]", is not the answer: an object anywhere wins over an array.
+    """
+    for bracket in "{[":
+        start = text.find(bracket)
+        if start >= 0:
+            end = _closing(text, start)
+            return (text[start:end], True) if end > 0 else (text[start:], False)
     return "", False
 
 
@@ -92,6 +88,9 @@ def candidates(text: str) -> tuple[list[str], bool]:
     found = [bare]
     found += [match.strip() for match in _FENCE.findall(bare)]
     piece, closed = balanced(found[1] if len(found) > 1 else bare)
+    if bare.startswith("["):
+        piece, closed = bare, _closing(bare, 0) > 0
+        found += [each for each, whole in [balanced(bare)] if whole]
     if piece and closed:
         found.append(piece)
     return list(dict.fromkeys(found)), bool(piece) and not closed

@@ -53,6 +53,12 @@ def config_file(folder: Path) -> Path:
     )
 
 
+def _colang(folder: Path) -> dict[Path, frozenset[str]]:
+    """The folder's Colang files and the flows each defines."""
+    scripts = sorted(folder.rglob("*.co")) if folder.is_dir() else []
+    return {path: rails_format.colang_flows(path.read_text(encoding="utf-8", errors="replace")) for path in scripts}
+
+
 class Guardrails:
     """The rails of one configuration.
 
@@ -72,10 +78,9 @@ class Guardrails:
         self._folder = folder
         self._judge = judge
         self._embed = embed
-        self._colang = sorted(folder.rglob("*.co")) if folder and folder.is_dir() else []
         self._runtime: Runtime | None = None
-        if file.needs_nemo or self._colang:
-            require_nemo(file, str(folder or "config.yml"), self._colang)
+        if file.needs_nemo:
+            require_nemo(file, str(folder or "config.yml"))
         content = hashing.of_tree(folder) if folder else hashing.of_json(repr(file))
         self.digest = hashing.of_json(
             {"config": content, "weights": injection.load().digest, "grounding": native.GROUNDING_THRESHOLD}
@@ -94,7 +99,19 @@ class Guardrails:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise errors.InputError(f"cannot read the config: {error}", where=str(path), code="INP-060") from error
-        return cls(rails_format.parse(text, str(path)), folder=folder, judge=judge, embed=embed)
+        colang = _colang(folder)
+        custom = frozenset(name for names in colang.values() for name in names)
+        file = rails_format.parse(text, str(path), custom)
+        used = {rail.flow for rail in file.rails}
+        for script, names in colang.items():
+            if not names & used:
+                raise errors.UnsupportedError(
+                    f"{script.name!r} has Colang that is no rail of this config",
+                    where=str(script),
+                    way_out="List its flow below rails.input.flows or rails.output.flows; dialogues need NeMo itself.",
+                    code="UNS-062",
+                )
+        return cls(file, folder=folder, judge=judge, embed=embed)
 
     @property
     def models(self) -> tuple[dict[str, Any], ...]:
@@ -123,7 +140,7 @@ class Guardrails:
 
     def _now(self, work: Coroutine[Any, Any, RailDecision]) -> RailDecision:
         """Run to the end: without an event loop when nothing can wait, which is the fast path."""
-        if self._judge is None and not self.file.needs_nemo and not self._colang:
+        if self._judge is None and not self.file.needs_nemo:
             try:
                 work.send(None)
             except StopIteration as done:
@@ -195,8 +212,10 @@ class Guardrails:
     async def _nemo(self, rail: Rail, subject: native.Subject) -> Verdict:
         if self._runtime is None:
             assert self._folder is not None
-            self._runtime = await asyncio.to_thread(Runtime, self._folder, self.file, self._colang)
-        return await self._runtime.check(subject.text, subject.question, rail.channel)
+            self._runtime = await asyncio.to_thread(Runtime, self._folder, self.file)
+        if "nemo" not in subject.known:  # one call runs all of NeMo's flows of the channel
+            subject.known["nemo"] = await self._runtime.check(subject.text, subject.question, rail.channel)
+        return subject.known["nemo"]
 
     async def _guarded(
         self, rail: Rail, method: str, subject: native.Subject, work: Coroutine[Any, Any, Verdict]

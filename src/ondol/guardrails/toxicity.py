@@ -21,7 +21,7 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     korean = [unicodedata.normalize("NFKC", pattern) for pattern in data["ko"]]
     innocent = [unicodedata.normalize("NFKC", word) for word in data["ko_innocent"]]
     return (
-        re.compile("|".join(korean)),
+        re.compile(r"(?=[ㄱ-ㅎ가-힣\u1100-\u11ff])(?:" + "|".join(korean) + ")"),
         re.compile("|".join(innocent)),
         re.compile(r"\b(?:" + "|".join(data["en"]) + r")\b"),
     )
