@@ -140,7 +140,8 @@ def test_a_call_that_ends_after_all_replaces_its_estimate(tmp_path: Path) -> Non
         asyncio.run(work())
         ledger.stop()
         row = usage.rows(store)[0]
-        assert (row.outcome, row.input_tokens, row.cost) == ("ok", 7, pytest.approx(13e-6))
+        assert (row.outcome, row.input_tokens) == ("ok", 7)
+        assert row.cost == pytest.approx(13e-6)
 
 
 def test_prices_agree_with_mlflows_catalogue() -> None:
