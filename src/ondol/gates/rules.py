@@ -56,6 +56,7 @@ def decide(
     *,
     baseline: Comparison | None = None,
     slices: Mapping[str, Comparison] | None = None,
+    others: Sequence[Comparison] = (),
     data_check: bool | None = None,
 ) -> GateResult:
     """Return the verdict.
@@ -65,6 +66,7 @@ def decide(
     :param scores: the candidate's own scores.
     :param baseline: without a champion: candidate against predicting the base rate.
     :param slices: comparisons by slice name (`carrier=UA`).
+    :param others: candidate against champion by further metrics: none may be proven worse by more than the margin.
     :param data_check: whether the data the candidate was made of passed its check; None when it was not checked.
     """
     rules = rules or Rules()
@@ -79,6 +81,7 @@ def decide(
         found.append(_baseline_rule(baseline, rules))
     found.extend(_threshold_rule(name, bound, scores, rules) for name, bound in sorted(rules.thresholds.items()))
     found.extend(_slice_rule(name, one, rules) for name, one in sorted((slices or {}).items()))
+    found.extend(_other_rule(one, rules) for one in others if one.metric != rules.primary)
     if not any(rule["rule"] in ("champion", "baseline", "threshold") for rule in found):
         found.append(_rule("champion", "not-enough-data", "there is nothing to compare with: no champion, no baseline"))
     return _together(found)
@@ -89,7 +92,9 @@ def _together(found: list[Json]) -> GateResult:
         reasons = [rule["reason"] for rule in found if rule["verdict"] == verdict]
         if reasons:
             return GateResult(verdict, "; ".join(reasons), tuple(found))
-    return GateResult("pass", "; ".join(rule["reason"] for rule in found if rule["rule"] != "slice"), tuple(found))
+    return GateResult(
+        "pass", "; ".join(rule["reason"] for rule in found if rule["rule"] not in ("slice", "other")), tuple(found)
+    )
 
 
 def _rule(name: str, verdict: Verdict, reason: str, **numbers: Any) -> Json:
@@ -164,6 +169,14 @@ def _slice_rule(name: str, one: Comparison, rules: Rules) -> Json:
         reason = f"{said}; worse by more than {rules.slice_margin:g}"
         return _rule("slice", "fail", reason, **numbers)
     return _rule("slice", "pass", said, **numbers)
+
+
+def _other_rule(one: Comparison, rules: Rules) -> Json:
+    numbers = {**_numbers(one), "margin": rules.margin}
+    said = _said(one, "the champion's")
+    if one.high < -rules.margin:
+        return _rule("other", "fail", f"{said}; worse by more than {rules.margin:g}", **numbers)
+    return _rule("other", "pass", said, **numbers)
 
 
 def _data_rule(passed: bool) -> Json:

@@ -18,6 +18,7 @@ from ondol.formats import eval_suite
 from ondol.gates import rules
 from ondol.loop.context import Context
 from ondol.loop.cycle import ASKED_FOR
+from ondol.loop.saying import said
 from ondol.records import codec
 from ondol.records.evaluation import Comparison, EvalSample, GateResult, SuiteReport
 from ondol.records.project import ApplicationSpec
@@ -65,7 +66,7 @@ def walk(
         comparisons = suites.compare(report, _report(context, suite, champion, opened))
     gate = decide(report, comparisons, suite)
     context.progress.start("gate")
-    context.progress.finish("gate", f"{gate.verdict}: {gate.reason}")
+    context.progress.finish("gate", said(gate))
     evidence = {
         "because": because,
         "suite": suite.name,
@@ -150,8 +151,5 @@ def decide(report: SuiteReport, comparisons: list[Comparison], suite: SuiteSpec)
         margin=MARGIN,
         min_samples=min(30, len(suite.samples)),
         thresholds={metric: rules.Threshold(at_least=least) for metric, least in suite.thresholds.items()},
-        slice_margin=MARGIN,
-        slice_min_samples=min(30, len(suite.samples)),
     )
-    others = {one.metric: one for one in comparisons if one.metric != primary}
-    return rules.decide(comparisons, report.scores, chosen, slices=others)
+    return rules.decide(comparisons, report.scores, chosen, others=comparisons)

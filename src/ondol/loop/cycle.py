@@ -20,6 +20,7 @@ from ondol.base import errors, hashing, ids
 from ondol.gates import rules
 from ondol.loop import reference, scoring, standing
 from ondol.loop.context import Context
+from ondol.loop.saying import said
 from ondol.pipelines import runner
 from ondol.records import codec
 from ondol.records.evaluation import GateResult
@@ -108,7 +109,7 @@ def _walk(context: Context, model: str, parameters: Mapping[str, Any], because: 
     context.progress.finish("evaluate", _scores_said(scored))
     gate = decide(spec.gate, scored, None if checked is None else checked.verdict != "fail")
     context.progress.start("gate")
-    context.progress.finish("gate", _gate_said(gate))
+    context.progress.finish("gate", said(gate))
     version, release = None, None
     if gate.verdict == "pass":
         version, release = _register(context, model, run, candidate, held_out, scored)
@@ -307,9 +308,3 @@ def _serve_first(context: Context, model: str) -> None:
 def _scores_said(scored: scoring.Scored) -> str:
     whole = [one for one in scored.scores if not one.slice]
     return ", ".join(f"{one.name} {one.value:.4g}" for one in whole[:4])
-
-
-def _gate_said(gate: GateResult) -> str:
-    """Return the verdict with what decided it: the comparison when it passed, else what stood in the way."""
-    main = next((rule["reason"] for rule in gate.rules if rule["rule"] in ("champion", "baseline")), gate.reason)
-    return f"{gate.verdict}: {main if gate.verdict == 'pass' else gate.reason}"

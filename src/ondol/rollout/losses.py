@@ -15,11 +15,16 @@ _LOG_FLOOR = 1e-3  # probabilities below this cost as much as this one: the log 
 
 
 def of(observation: Observation, policy: JudgePolicy) -> float | None:
-    """Return the loss of an observation: from its `quality` signal (a score in [0, 1]) or from prediction and label.
+    """Return the loss of an observation: from feedback, its `quality` signal, or prediction and label.
+
+    Feedback is a label like `{"score": 0.8}`, and a `quality` signal a number: both from 0 (wrong) to 1 (right).
 
     A prediction is a label, a probability of class 1, a list of class probabilities, or a list of those (then the
     label is a list as long, and the loss is their mean).
     """
+    scored = _feedback(observation.label)
+    if scored is not None:
+        return scored
     score = observation.signals.get("quality")
     if isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score):
         return min(max(1.0 - float(score), 0.0), 1.0)
@@ -32,6 +37,17 @@ def of(observation: Observation, policy: JudgePolicy) -> float | None:
     if isinstance(prediction, dict):
         prediction = prediction.get("predictions")
     return _of_values(prediction, label, policy)
+
+
+def _feedback(label: str) -> float | None:
+    """Return the loss of a label that says how right the answer was, whatever the answer."""
+    if not label.startswith("{"):
+        return None
+    try:
+        score = json.loads(label).get("score")
+    except ValueError:
+        return None
+    return min(max(1.0 - float(score), 0.0), 1.0) if _is_number(score) and not isinstance(score, bool) else None
 
 
 def _of_values(prediction: Any, label: Any, policy: JudgePolicy) -> float | None:

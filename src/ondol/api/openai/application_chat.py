@@ -199,7 +199,8 @@ def _signals(answered: Answered) -> Json:
     if answered.cost is not None:
         signals["cost"] = answered.cost
     if answered.quality is not None and not answered.blocked_by:
-        signals["quality"] = answered.quality
+        # Its own opinion of itself: shown and watched, and no ground truth a canary may be decided by.
+        signals["self_estimate"] = answered.quality
     return signals
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ondol.app import looping
 from ondol.app.demo.client import Chat
-from ondol.app.demo.stage import Stage
+from ondol.app.demo.stage import Stage, told
 from ondol.evaluation import text_metrics
 from ondol.formats import eval_suite
 from ondol.loop import application_cycle
@@ -74,7 +74,7 @@ def _index(stage: Stage, name: str, source: Path, options: dict[str, Any]) -> No
 def _first(stage: Stage) -> None:
     opened = looping.opener(stage.store, stage.settings)
     outcome = application_cycle.walk(stage.context, NAME, opened)
-    stage.tell(ACT, "first release", outcome.gate.verdict, outcome.gate.reason)
+    stage.tell(ACT, "first release", *told(outcome.gate))
     if outcome.gate.verdict == "pass":
         stage.teller.start("serve")
         looping.wait_served(stage.store, NAME, outcome.release.digest)
@@ -94,7 +94,7 @@ def _ask(stage: Stage) -> None:
 def _candidates(stage: Stage, folder: Path) -> dict[str, ApplicationSpec]:
     """Make the candidates: nothing here knows how they will be judged."""
     spec = stage.project.applications[NAME]
-    _index(stage, "docs-small", folder / "docs", {"chunks": {"tokens": 90}})
+    _index(stage, "docs-small", folder / "docs", {"tokens": 90})
     stale = stage.settings.home / "demo" / "stale-docs"
     if not stale.exists():
         shutil.copytree(folder / "docs", stale)
@@ -121,7 +121,8 @@ def _candidate(stage: Stage, name: str, spec: ApplicationSpec) -> None:
         return
     opened = looping.opener(stage.store, stage.settings)
     outcome = application_cycle.walk(stage.context, NAME, opened, spec)
-    verdict, why = f"gate: {outcome.gate.verdict}", outcome.gate.reason
+    verdict, why = told(outcome.gate)
+    verdict = f"gate: {verdict}"
     if outcome.gate.verdict == "pass":
         rollout = looping.wait_rollout(stage.store, NAME, outcome.release.digest)
         looping.wait_served(stage.store, NAME, outcome.release.digest)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ondol.app import looping
 from ondol.app.demo.replay import Replayer, replay
-from ondol.app.demo.stage import Stage
+from ondol.app.demo.stage import Stage, told
 from ondol.base import hashing
 from ondol.data import examples
 from ondol.loop import cycle, standing
@@ -63,7 +63,7 @@ def _first(stage: Stage) -> None:
         stage.teller.finish("serve", f"on record: {decision.verdict}; {_serving(stage)}")
         return
     outcome = cycle.walk(stage.context, MODEL)
-    stage.tell(ACT, "first model", outcome.decision.verdict, outcome.decision.reason)
+    stage.tell(ACT, "first model", *told(outcome.gate))
     if outcome.release is None:
         return
     stage.teller.start("serve")
@@ -102,7 +102,8 @@ def _candidate(stage: Stage, flights: ModuleType, name: str, parameters: dict[st
         return
     outcome = cycle.walk(stage.context, MODEL, parameters)
     if outcome.release is None:
-        verdict, why = f"gate: {outcome.gate.verdict}", outcome.gate.reason
+        verdict, why = told(outcome.gate)
+        verdict = f"gate: {verdict}"
     else:
         release = outcome.release.digest
         rollout = looping.wait_rollout(stage.store, MODEL, release)

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from ondol.base.progress import Progress
 from ondol.base.settings import Settings
 from ondol.loop.context import Context
+from ondol.loop.saying import said
+from ondol.records.evaluation import GateResult
 from ondol.records.project import Project
 from ondol.store import counters
 from ondol.store.connection import Store
@@ -54,6 +56,12 @@ class Stage:
     def record(self, key: str, value: Any) -> None:
         """Leave something for the next run."""
         counters.put_fact(self.store, f"demo/{key}", value)
+
+
+def told(gate: GateResult) -> tuple[str, str]:
+    """Return a gate's verdict and, in one line, why."""
+    verdict, _, why = said(gate).partition(": ")
+    return verdict, why
 
 
 Act = Callable[[Stage], None]
