@@ -186,16 +186,19 @@ def _support(claim: str, context: str) -> float:
 
 
 def speed(rails: Guardrails) -> dict[str, float]:
-    """Milliseconds per check of both input flows for texts of three sizes, and checks per second on one core."""
+    """CPU milliseconds per check of both input flows for texts of three sizes, and checks per second of one core.
+
+    Thread CPU time: what others do on the machine at the same time does not count.
+    """
     sentence = "How do recurrent neural networks handle sequential data, and 회의는 몇 시에 시작하나요? "
     made = {}
     for size in (100, 1000, 2000):
         text = (sentence * 40)[:size]
         times = []
         for _ in range(200):
-            begun = time.perf_counter()
+            begun = time.thread_time()
             rails.check_input(text)
-            times.append((time.perf_counter() - begun) * 1000)
+            times.append((time.thread_time() - begun) * 1000)
         times.sort()
         made[f"{size} chars p50 ms"] = round(statistics.median(times), 3)
         made[f"{size} chars p99 ms"] = round(times[-3], 3)
