@@ -11,10 +11,12 @@ from pathlib import Path
 
 import httpx
 import joblib
+import msgspec
 import pytest
 from sklearn.linear_model import LogisticRegression
 from tests.conftest import ControlProcess
 
+from ondol.app import running
 from ondol.base import errors, hashing
 from ondol.records.pipeline import Artifact, PipelineRun, TaskRun
 from ondol.records.release import ModelManifest, Release
@@ -151,3 +153,44 @@ def test_disagreement_between_alias_and_route() -> None:
     assert [(one.says, one.version, one.served) for one in found] == [("alias champion", "2", "1")]
     agreed = replace(model, aliases={"champion": "1", "challenger": "2"})
     assert agreement.disagreements([route], {digest: release}, [agreed]) == []
+
+
+def test_the_command_lists_promotes_and_says_who(control: ControlProcess, model_file: Path) -> None:
+    """`ondol model` against a home whose supervisor is this test: it has the lock and has written where to ask."""
+    name = new_name()
+    home = control.settings.home
+    lock = running.Lock(home)
+    assert lock.take()
+    try:
+        running.write_state(home, running.Running(control.settings.control, control.settings.data, {"supervisor": 1}))
+        client = RegistryClient(control.url)
+        client.register(name, model_file)
+        client.close()
+        assert ondol(control, "model", "promote", name, "1")[:2] == (0, f"{name}@champion: none -> 1\n")
+        code, printed, _ = ondol(control, "model", "list", name, "--history", "--json")
+        shown = msgspec.json.decode(printed)
+        assert code == 0
+        assert shown["models"][0]["aliases"] == {"champion": "1"}
+        assert [(one["after_value"], one["outcome"]) for one in shown["history"]] == [("1", "done")]
+        code, _, said = ondol(control, "model", "promote", name, "9")
+        assert code == 1
+        assert f"no version '9' of model '{name}'" in said
+    finally:
+        running.clear_state(home)
+        lock.release()
+    code, _, said = ondol(control, "model", "list")
+    assert code == 1
+    assert "ondol up --detach" in said
+
+
+def ondol(control: ControlProcess, *arguments: str) -> tuple[int, str, str]:
+    """Run the command in the control process' home and return its exit code and what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ondol.cli.main", *arguments],
+        cwd=control.settings.project,
+        env=running.environment(control.settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
