@@ -40,14 +40,21 @@ def _stems() -> dict[str, list[str]]:
     return data
 
 
+Starts = dict[str, list[tuple[str, int]]]
+
+
 @cache
-def _index() -> tuple[NDArray[np.uint64], dict[str, list[tuple[str, int]]]]:
-    """Every stem's first two characters, as sorted keys for numpy and as a dict of what may begin there."""
-    starts: dict[str, list[tuple[str, int]]] = {}
+def _index(size: int) -> tuple[NDArray[np.uint64], Starts]:
+    """How stems begin, by their first characters: sorted keys for numpy, and what may begin there.
+
+    Size 3 holds the stems of three characters and more, size 2 the shorter ones.
+    """
+    starts: Starts = {}
     for number, stems in enumerate(_stems().values()):
         for stem in stems:
-            starts.setdefault(stem[:2], []).append((stem, number))
-    keys = sorted(ord(start[0]) << 32 | ord(start[1]) for start in starts)
+            if min(len(stem), 3) == size:
+                starts.setdefault(stem[:size], []).append((stem, number))
+    keys = sorted(sum(ord(char) << (21 * place) for place, char in enumerate(start)) for start in starts)
     return np.array(keys, dtype=np.uint64), starts
 
 
@@ -71,7 +78,7 @@ class Features:
     """Where each starts."""
 
     hits: tuple[tuple[int, int], ...]
-    """Concepts with every place they stand at: (concept, place), by place."""
+    """Concepts with every place they stand at: (concept, place)."""
 
 
 def _gram_hashes(codes: Codes, size: int) -> Codes:
@@ -114,14 +121,20 @@ def extract(plain: str) -> Features:
 
 
 def _hits(padded: str, codes: Codes) -> tuple[tuple[int, int], ...]:
-    keys, starts = _index()
-    pairs = codes[:-1].astype(np.uint64) << np.uint64(32) | codes[1:].astype(np.uint64)
-    found = np.minimum(np.searchsorted(keys, pairs), len(keys) - 1)
+    wide = codes.astype(np.uint64)
     hits = []
-    for place in np.flatnonzero(keys[found] == pairs).tolist():
-        for stem, number in starts.get(padded[place : place + 2], ()):
-            if padded.startswith(stem, place):
-                hits.append((number, place))
+    for size in (2, 3):
+        keys, starts = _index(size)
+        count = len(wide) - size + 1
+        if count < 1 or not len(keys):
+            continue
+        heads = wide[:count].copy()
+        for offset in range(1, size):
+            heads |= wide[offset : offset + count] << np.uint64(21 * offset)
+        nearest = np.minimum(np.searchsorted(keys, heads), len(keys) - 1)
+        for place in np.flatnonzero(keys[nearest] == heads).tolist():
+            known = starts.get(padded[place : place + size], ())
+            hits += [(number, place) for stem, number in known if padded.startswith(stem, place)]
     return tuple(hits)
 
 

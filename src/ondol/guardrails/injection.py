@@ -7,6 +7,7 @@ machine-learning library.
 
 from __future__ import annotations
 
+import bisect
 import json
 import math
 import re
@@ -35,7 +36,7 @@ class Model:
     """Weights with their card."""
 
     hashed: NDArray[np.float32]
-    concepts: NDArray[np.float32]
+    concepts: tuple[float, ...]
     bias: float
     card: dict[str, Any]
     digest: str
@@ -52,8 +53,7 @@ def load() -> Model:
     card_text = (folder / "injection.json").read_bytes()
     card = json.loads(card_text)
     values = np.frombuffer(raw, dtype=np.int8).astype(np.float32) * np.float32(card["scale"])
-    concepts = np.array(card["concepts"], dtype=np.float32)
-    return Model(values, concepts, float(card["bias"]), card, hashing.of_bytes(raw + card_text))
+    return Model(values, tuple(card["concepts"]), float(card["bias"]), card, hashing.of_bytes(raw + card_text))
 
 
 def _probability(value: float) -> float:
@@ -61,7 +61,7 @@ def _probability(value: float) -> float:
 
 
 def _concept_sum(present: set[int], model: Model) -> float:
-    return float(model.concepts[features.concept_features(present)].sum()) if present else 0.0
+    return sum(map(model.concepts.__getitem__, features.concept_features(present))) if present else 0.0
 
 
 def score_features(found: Features, model: Model) -> float:
@@ -86,18 +86,24 @@ def _parts(found: Features, plain: str, model: Model) -> tuple[float, int, int]:
     """The highest probability of a sentence or two neighbours, and where it is."""
     cuts = np.array(pieces(plain))
     number = np.clip(np.searchsorted(cuts, found.place, side="right") - 1, 0, len(cuts) - 2)
-    sums = np.bincount(number, weights=model.hashed[found.index], minlength=len(cuts) - 1)
-    counts = np.bincount(number, minlength=len(cuts) - 1)
-    concepts: list[set[int]] = [set() for _ in range(len(cuts) - 1)]
+    sums = np.bincount(number, weights=model.hashed[found.index], minlength=len(cuts) - 1).tolist()
+    counts = np.bincount(number, minlength=len(cuts) - 1).tolist()
+    concepts: list[set[int]] = [set() for _ in sums]
+    ends = cuts.tolist()
     for concept, place in found.hits:
-        concepts[int(np.searchsorted(cuts, place, side="right")) - 1].add(concept)
+        concepts[bisect.bisect_right(ends, place) - 1].add(concept)
+    alone = [_concept_sum(present, model) for present in concepts]
     best, start, end = -1e9, 0, len(plain)
-    for size in (1, 2):
-        for first in range(len(sums) - size + 1):
-            total = sums[first : first + size].sum() / math.sqrt(max(1, counts[first : first + size].sum()))
-            value = float(total) + _concept_sum(set().union(*concepts[first : first + size]), model)
-            if value > best:
-                best, start, end = value, int(cuts[first]), int(cuts[first + size])
+    for first, total in enumerate(sums):
+        value = total / math.sqrt(max(1, counts[first])) + alone[first]
+        if value > best:
+            best, start, end = value, ends[first], ends[first + 1]
+        if first + 1 < len(sums):
+            value = (total + sums[first + 1]) / math.sqrt(max(1, counts[first] + counts[first + 1]))
+            left, right = concepts[first], concepts[first + 1]
+            both = _concept_sum(left | right, model) if left and right else alone[first] + alone[first + 1]
+            if value + both > best:
+                best, start, end = value + both, ends[first], ends[first + 2]
     return _probability(best + model.bias), max(0, start - 1), min(len(plain), end - 1)
 
 

@@ -29,6 +29,7 @@ _INVISIBLE = (
 _ZERO_WIDTH = dict.fromkeys(_INVISIBLE)
 _TAGS = {0xE0000 + point: chr(point) for point in range(0x20, 0x7F)}
 _HIDDEN = _ZERO_WIDTH | _TAGS
+_HIDDEN_CHARS = frozenset(map(chr, _HIDDEN))
 _SPACE = re.compile(r"\s+")
 _SPACED_LATIN = re.compile(r"(?<![^\W\d_])[^\W\d_](?:[ .\-_*\\/|·,]{1,2}[^\W\d_](?![^\W\d_])){4,}")
 _SPACED_HANGUL = re.compile(r"(?<![가-힣])[가-힣](?:[ .\-_*\\/|·,~^]{1,2}[가-힣](?![가-힣])){3,}")
@@ -69,7 +70,8 @@ def plain(text: str) -> str:
     if text.isascii():
         folded = text
     else:
-        folded = unicodedata.normalize("NFKC", text.translate(_HIDDEN))
+        seen = text if _HIDDEN_CHARS.isdisjoint(text) else text.translate(_HIDDEN)
+        folded = unicodedata.normalize("NFKC", seen)
         if not folded.isascii():
             if _LOOKALIKE.search(folded):
                 folded = _FOREIGN_WORD.sub(_unmix, folded)
