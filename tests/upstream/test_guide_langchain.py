@@ -29,7 +29,8 @@ pytestmark = pytest.mark.skipif(not list(GUIDE.glob("*.txt")), reason="the guide
 def snippet(marker: str) -> str:
     """Return the guide's Python snippet that contains a marker."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(GUIDE.glob("*.txt")))
-    return next(code for code in re.findall(r"```python\n(.*?)```", text, re.S) if marker in code)
+    codes: list[str] = re.findall(r"```python\n(.*?)```", text, re.S)
+    return next(code for code in codes if marker in code)
 
 
 @pytest.fixture

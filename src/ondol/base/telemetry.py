@@ -10,7 +10,7 @@ Must not store, export or print; must not import anything heavy.
 from __future__ import annotations
 
 import contextlib
-import os
+import random
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -48,7 +48,7 @@ class ActiveSpan:
 
     def begin(self, name: str, attributes: dict[str, Any] | None = None) -> ActiveSpan:
         """Open a part of this span; the caller must `finish` it."""
-        return ActiveSpan(self.trace, os.urandom(8).hex(), self.id, name, time.time(), self.sink, attributes or {})
+        return ActiveSpan(self.trace, _hex(64), self.id, name, time.time(), self.sink, attributes or {})
 
     def finish(self, error: str = "") -> None:
         """Close the span and hand it to the sink; a second call does nothing."""
@@ -94,9 +94,12 @@ _current: ContextVar[ActiveSpan | None] = ContextVar("ondol_span", default=None)
 def start(sink: SpanSink, name: str, attributes: dict[str, Any] | None = None, traceparent: str = "") -> ActiveSpan:
     """Open the root of a trace, or go on with a caller's (`traceparent` as in W3C trace context)."""
     trace, parent = _caller(traceparent)
-    return ActiveSpan(
-        trace or os.urandom(16).hex(), os.urandom(8).hex(), parent, name, time.time(), sink, attributes or {}
-    )
+    return ActiveSpan(trace or _hex(128), _hex(64), parent, name, time.time(), sink, attributes or {})
+
+
+def _hex(bits: int) -> str:
+    """Return a random id. Not from the kernel: that call hands the interpreter to another thread each time."""
+    return f"{random.getrandbits(bits):0{bits // 4}x}"
 
 
 def _caller(traceparent: str) -> tuple[str, str]:

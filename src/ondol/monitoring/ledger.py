@@ -29,6 +29,7 @@ from ondol.store.connection import Store, Tx
 
 log = logging.getLogger("ondol.ledger")
 _BATCH = 512  # calls in one transaction
+_GATHER = 0.002  # seconds: under load, wait for company before a transaction; alone, a call does not wait
 _RETRY_WAITING = 0.05  # seconds: another process may have given money back
 _RECOVER_EVERY = 60.0  # seconds between looks for calls whose process died
 
@@ -78,6 +79,7 @@ class Ledger:
         self._typical: dict[tuple[str, str, str], _Typical] = {}
         self._thread: threading.Thread | None = None
         self._owner = owners.this_process()
+        self._crowded = False
 
     def start(self) -> Ledger:
         """Settle what dead processes left behind and begin to write."""
@@ -147,9 +149,12 @@ class Ledger:
             batch = [self._queue.get(timeout=_RETRY_WAITING if busy else _RECOVER_EVERY)]
         except queue.Empty:
             return []
+        if self._crowded:
+            time.sleep(_GATHER)
         with contextlib.suppress(queue.Empty):
             while len(batch) < _BATCH:
                 batch.append(self._queue.get_nowait())
+        self._crowded = len(batch) > 1
         return batch
 
     def _write(self, batch: list[_Operation]) -> None:

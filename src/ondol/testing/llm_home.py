@@ -57,7 +57,7 @@ class LLMHome:
         self.routes.start()
         self.log.start()
         config = uvicorn.Config(
-            self.door, host="127.0.0.1", port=0, log_level="error", lifespan="off", http="httptools"
+            self.door, host="127.0.0.1", port=0, log_level="error", access_log=False, lifespan="off", http="httptools"
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="llm-home", daemon=True)
