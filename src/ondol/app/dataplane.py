@@ -261,6 +261,8 @@ def main(settings: Settings) -> None:
             way_out="Set ONDOL_API_KEY, or listen on 127.0.0.1.",
             code="REF-002",
         )
+    # Small predictions, many at once: OpenMP's threads would only wait for each other. Before scikit-learn is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     listening = listen.inherited_or_bound(settings.data, "--data")
     store = Store(settings.database)
     plane = DataPlane(store, settings)

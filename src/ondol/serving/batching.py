@@ -54,7 +54,7 @@ class Batcher:
     def __init__(self, choice: Choice, spec: InputSpec, most_waiting_rows: int = 100_000) -> None:
         self._choice = choice
         self._spec = spec
-        self._inline = choice.one_row_us and choice.one_row_us < INLINE_ONE_ROW_US
+        self._inline_rows = _rows_within(choice, INLINE_BATCH_US) if 0 < choice.one_row_us < INLINE_ONE_ROW_US else 0
         self._most = most_waiting_rows
         self._turn: list[Job] = []
         self._queue: deque[Job] = deque()
@@ -88,7 +88,7 @@ class Batcher:
                 code="REF-020",
             )
         self.waiting_rows += count
-        if self._inline and self._choice.estimate_us(count) < INLINE_BATCH_US:
+        if count <= self._inline_rows:
             self._turn.append(job)
             if len(self._turn) == 1:
                 asyncio.get_running_loop().call_soon(self._run_turn)
@@ -107,13 +107,23 @@ class Batcher:
 
     def _run_turn(self) -> None:
         jobs, self._turn = self._turn, []
-        while jobs:
-            part: list[Job] = []
-            rows = 0
-            while jobs and (not part or self._choice.estimate_us(rows + len(jobs[0].rows)) < INLINE_BATCH_US):
-                rows += len(jobs[0].rows)
-                part.append(jobs.pop(0))
-            self._deliver(part, self._compute(part))
+        if self.waiting_rows > self._inline_rows or self.most_jobs:
+            for part in self._cut(jobs):
+                self._deliver(part, self._compute(part))
+        else:
+            self._deliver(jobs, self._compute(jobs))
+
+    def _cut(self, jobs: list[Job]) -> list[list[Job]]:
+        """Return the jobs in batches that hold the loop no longer than they may."""
+        parts: list[list[Job]] = [[]]
+        rows, most = 0, self.most_jobs or MAX_BATCH_ROWS
+        for job in jobs:
+            if parts[-1] and (rows + len(job.rows) > self._inline_rows or len(parts[-1]) >= most):
+                parts.append([])
+                rows = 0
+            parts[-1].append(job)
+            rows += len(job.rows)
+        return parts
 
     def _next(self) -> None:
         """Start the next batch in the thread: everything that queued up, up to a size."""
@@ -181,3 +191,10 @@ class Batcher:
             parts.append((answers[start:stop], None))
             start = stop
         return parts
+
+
+def _rows_within(choice: Choice, microseconds: float) -> int:
+    """Return how many rows an engine computes in a time, at most a batch."""
+    if choice.per_row_us <= 0:
+        return MAX_BATCH_ROWS
+    return max(1, min(MAX_BATCH_ROWS, int((microseconds - choice.one_row_us) / choice.per_row_us) + 1))

@@ -268,7 +268,10 @@ class Models:
             served = replace(route, stable=stable.digest)
             if candidate is None:
                 served = replace(served, candidate="", weight=0.0)
-            fresh = Serving(served, stable, candidate, options.get(name, Options()))
+            chosen = options.get(name, Options())
+            for model in filter(None, (stable, candidate)):
+                model.batcher.most_jobs = chosen.concurrency
+            fresh = Serving(served, stable, candidate, chosen)
             found[name] = before if fresh == before and before is not None else fresh
         self.serving = found
 

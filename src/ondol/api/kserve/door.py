@@ -6,6 +6,7 @@ so that it can sit behind ASGI as well as directly on a connection.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from typing import Any
@@ -32,6 +33,9 @@ class KServeDoor:
         self.context = context
         self._store = store
         self.draining = False
+        # Ids of requests that bring none: this process' own id and a number, a tenth of the cost of a random one each.
+        self._prefix = ids.new_id("req") + "-"
+        self._numbers = itertools.count(1)
 
     def handle(self, method: str, path: str, headers: RequestHeaders, body: bytes, reply: Reply) -> bool:
         """Answer a request through `reply`; return False when the path is not of these protocols."""
@@ -103,7 +107,7 @@ class KServeDoor:
                 reply=reply,
             )  # fmt: skip
         own = headers.get(b"x-request-id", b"").decode("utf-8", "replace")
-        identifier = own or given or ids.new_id("req")
+        identifier = own or given or f"{self._prefix}{next(self._numbers)}"
         return Exchange(
             self.context, serving, protocol, started, [identifier], unit or identifier, per_row=False,
             explicit=bool(own or given or unit), write=write, reply=reply,

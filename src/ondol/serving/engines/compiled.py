@@ -61,6 +61,13 @@ def choose(model: Any, spec: InputSpec, example: Any = None, name: str = "") -> 
     :param spec: what the model takes; data-frame models are left to the original.
     :param example: further rows for the self-test, shape (n, features), when the model's files have some.
     """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    with threadpool_limits(1):  # on a busy machine OpenMP's threads wait for each other far longer than they work
+        return _choose(model, spec, example, name)
+
+
+def _choose(model: Any, spec: InputSpec, example: Any, name: str) -> Choice:
     original = Original(model)
     rows = sample_rows(model, spec, example)
     if spec.frame or spec.n_features == 0:

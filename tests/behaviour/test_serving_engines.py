@@ -1,0 +1,145 @@
+"""Compiled engines say what the model says, on thresholds too; what cannot be compiled runs as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.ensemble import (
+    ExtraTreesRegressor,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDClassifier
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from ondol.serving import describing
+from ondol.serving.engines import compiled
+from ondol.serving.engines.base import Original
+from ondol.serving.loading import Artifact
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """OpenMP's threads wait for each other very long on a busy machine."""
+    with threadpool_limits(1):
+        yield
+
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(400, 6))
+X[:, 5] = RNG.integers(0, 5, 400)
+Y2 = (X[:, 0] * X[:, 1] > 0).astype(int)
+Y3 = np.array(["가", "b", "c"])[RNG.integers(0, 3, 400)]
+HOLES = np.where(RNG.random(X.shape) < 0.1, np.nan, X)
+
+MODELS: dict[str, Any] = {
+    "logistic": LogisticRegression().fit(X, Y2),
+    "multinomial": LogisticRegression().fit(X, Y3),
+    "linear": LinearRegression().fit(X, X[:, 0]),
+    "ridge": Ridge().fit(X, X[:, 1]),
+    "sgd": SGDClassifier(loss="log_loss", random_state=0).fit(X, Y3),
+    "tree": DecisionTreeClassifier(random_state=0).fit(X, Y3),
+    "forest": RandomForestClassifier(30, random_state=0).fit(X, Y3),
+    "forest regressor": RandomForestRegressor(30, random_state=0).fit(X, X[:, 0]),
+    "extra trees": ExtraTreesRegressor(30, random_state=0).fit(X, X[:, 0]),
+    "boosting": GradientBoostingClassifier(n_estimators=20).fit(X, Y2),
+    "boosting, three classes": GradientBoostingClassifier(n_estimators=20).fit(X, Y3),
+    "boosting regressor": GradientBoostingRegressor(n_estimators=20).fit(X, X[:, 0]),
+    "histogram": HistGradientBoostingClassifier(max_iter=20).fit(HOLES, Y2),
+    "histogram, three classes": HistGradientBoostingClassifier(max_iter=20).fit(X, Y3),
+    "histogram regressor": HistGradientBoostingRegressor(max_iter=20, loss="poisson").fit(HOLES, np.abs(X[:, 0])),
+    "histogram, category": HistGradientBoostingRegressor(max_iter=20).fit(X, X[:, 0]),
+    "pipeline": make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()).fit(HOLES, Y2),
+    "pipeline of trees": make_pipeline(SimpleImputer(strategy="median"), RandomForestClassifier(20)).fit(HOLES, Y2),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_compiled_form_is_chosen_and_measured(name: str) -> None:
+    model = MODELS[name]
+    choice = compiled.choose(model, describing.describe(Artifact(model, "sklearn")))
+    assert not choice.engine.exact, choice.reason
+    assert choice.tested_rows > 100
+    assert choice.one_row_us > 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+@settings(max_examples=6, deadline=None)
+@given(
+    rows=hnp.arrays(np.float64, st.tuples(st.integers(1, 40), st.just(6)), elements=st.floats(-1e4, 1e4)),
+    seed=st.integers(0, 2**20),
+)
+def test_the_compiled_form_says_the_same(name: str, rows: Any, seed: int) -> None:
+    model = MODELS[name]
+    spec = describing.describe(Artifact(model, "sklearn"))
+    engine = compiled.compile_model(model)
+    assert engine is not None
+    edges = compiled.sample_rows(model, spec)[seed % 200 :][:40]
+    for part in (rows, edges):
+        assert not compiled.difference(Original(model), engine, part, compiled.has_probabilities(model))
+
+
+def test_forests_are_the_same_to_the_last_bit() -> None:
+    for name in ("forest", "boosting, three classes", "histogram", "tree"):
+        engine = compiled.compile_model(MODELS[name])
+        assert engine is not None
+        for size in (1, 2, 33, 400):
+            assert (engine.predict_proba(X[:size]) == MODELS[name].predict_proba(X[:size])).all(), name
+
+
+def test_a_large_batch_goes_another_way_to_the_same_answer() -> None:
+    many = RNG.normal(size=(3000, 6))
+    for name in ("forest", "boosting", "histogram"):
+        engine = compiled.compile_model(MODELS[name])
+        assert engine is not None
+        assert (engine.predict(many) == MODELS[name].predict(many)).all()
+
+
+def test_what_has_no_compiled_form_runs_as_it_is() -> None:
+    model = KNeighborsClassifier().fit(X, Y2)
+    choice = compiled.choose(model, describing.describe(Artifact(model, "sklearn")))
+    assert choice.engine.exact
+    assert "KNeighborsClassifier" in choice.reason
+
+
+def test_a_failed_self_test_falls_back_to_the_original(caplog: pytest.LogCaptureFixture) -> None:
+    model = LogisticRegression().fit(X, Y2)
+
+    class Contrary(LogisticRegression):  # type: ignore[misc]  # scikit-learn has no types
+        def predict(self, X: Any) -> Any:
+            return 1 - super().predict(X)
+
+    contrary = Contrary().fit(X, Y2)
+    contrary.__class__.__module__ = "sklearn.linear_model"
+    contrary.__class__.__name__ = "LogisticRegression"
+    choice = compiled.choose(contrary, describing.describe(Artifact(contrary, "sklearn")), name="contrary")
+    assert choice.engine.exact
+    assert "self-test" in choice.reason
+    assert "contrary" in caplog.text
+    assert (choice.engine.predict(X) == 1 - model.predict(X)).all()
+
+
+def test_where_null_is_taken() -> None:
+    def nulls(model: Any) -> tuple[bool, ...]:
+        return describing.describe(Artifact(model, "sklearn")).nulls
+
+    assert nulls(MODELS["logistic"]) == ()
+    assert nulls(MODELS["forest"]) == ()
+    assert nulls(MODELS["histogram"]) == (True,) * 6
+    assert nulls(MODELS["pipeline"]) == (True,) * 6
+    assert nulls(MODELS["pipeline of trees"]) == (True,) * 6

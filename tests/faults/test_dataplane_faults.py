@@ -1,0 +1,121 @@
+"""The data plane under load: swaps, a stop and a kill lose no answer; labels survive once acknowledged."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sklearn.linear_model import LogisticRegression
+from tests.behaviour import serving_tools
+from tests.behaviour.serving_tools import Plane
+
+from ondol.base.settings import Settings
+from ondol.store import observations, routes
+from ondol.store.connection import Store
+
+X = serving_tools.matrix(100, 3)
+Y = (X[:, 0] > 0).astype(int)
+SWAPS = 60
+
+
+@pytest.fixture
+def plane(home: Settings, store: Store, tmp_path: Path) -> Iterator[Plane]:
+    with serving_tools.running(home, store) as plane:
+        plane.serve("m", LogisticRegression().fit(X, Y), tmp_path / "first")
+        yield plane
+
+
+class Callers:
+    """Clients that ask all the time; every answer that is not 200 is kept."""
+
+    def __init__(self, url: str, count: int = 4) -> None:
+        self._url = url
+        self._stop = threading.Event()
+        self.answered = 0
+        self.wrong: list[Any] = []
+        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(count)]
+
+    def __enter__(self) -> Callers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, number: int) -> None:
+        with httpx.Client(base_url=self._url, timeout=30) as client:
+            while not self._stop.is_set():
+                row = X[self.answered % 100].tolist()
+                answer = client.post("/v1/models/m:predict", json={"instances": [row]})
+                if answer.status_code != 200:
+                    self.wrong.append((number, answer.status_code, answer.text))
+                self.answered += 1
+
+
+def test_swaps_under_load_lose_no_request(plane: Plane, tmp_path: Path) -> None:
+    """The stable pointer moves to and fro between two releases while requests are answered."""
+    other = plane.release("m", LogisticRegression().fit(X, 1 - Y), tmp_path / "second")
+    route = routes.get(plane.store, "m")
+    assert route is not None
+    with Callers(plane.settings.data.url) as callers:
+        for _ in range(SWAPS):
+            route = routes.put(plane.store, replace(route, stable=other.digest, previous=route.stable))
+            other = replace(other, digest=route.previous)
+        plane.wait_for("m", route.stable)
+    assert callers.wrong == []
+    assert callers.answered >= SWAPS
+
+
+def test_a_stop_answers_what_is_under_way_and_writes_the_log(plane: Plane, store: Store) -> None:
+    answers: list[int] = []
+
+    def ask(number: int) -> None:
+        headers = {"x-request-id": f"last-{number}"}
+        with httpx.Client(base_url=plane.settings.data.url, timeout=30) as client:
+            rows = {"instances": X.tolist() * 50}
+            answers.append(client.post("/v1/models/m:predict", json=rows, headers=headers).status_code)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert plane.stop() == 0
+    assert answers == [200] * 4
+    kept = {one.id for one in observations.of_service(store, "m")}
+    assert {f"last-{number}" for number in range(4)} <= kept
+
+
+def test_it_says_not_ready_before_it_stops(plane: Plane) -> None:
+    plane.process.send_signal(signal.SIGTERM)
+    seen = set()
+    try:
+        while True:
+            seen.add(plane.client.get("/readyz").status_code)
+    except httpx.TransportError:
+        pass
+    assert 503 in seen
+    assert plane.process.wait(30) == 0
+
+
+def test_acknowledged_labels_survive_a_kill(plane: Plane, home: Settings, store: Store) -> None:
+    plane.predict("m", X[:1].tolist(), x_request_id="kept")
+    serving_tools.wait(lambda: bool(observations.of_service(store, "m")))
+    assert plane.client.post("/ondol/v1/labels", json={"labels": {"kept": 1, "early": 0}}).status_code == 200
+    os.kill(plane.process.pid, signal.SIGKILL)
+    plane.process.wait()
+    (seen,) = observations.of_service(store, "m")
+    assert (seen.id, seen.label) == ("kept", "1")
+    with serving_tools.running(home, store) as again:  # and what was served is served again
+        again.wait_for("m", seen.release)
+        assert again.predict("m", X[:1].tolist()).status_code == 200
