@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from tests.behaviour import pipeline_tools as tools
 
 from ondol.base import errors
 from ondol.base.settings import Settings
-from ondol.pipelines import compiling, plan, runner, values
+from ondol.formats.kfp_container import PythonCode
+from ondol.pipelines import compiling, plan, preload, runner, values
 from ondol.store import runs
 from ondol.store.connection import Store
 
@@ -116,6 +118,22 @@ def test_environment_variables_come_from_the_file_and_from_the_caller(
     done = tools.run(samples / "variables.yaml", store, home, environ={"FROM_CALLER": "from the caller"})
     assert tools.task(done, "environment").parameters["Output"] == "in the file"
     assert tools.task(done, "environment-2").parameters["Output"] == "from the caller"
+
+
+def test_steps_of_one_worker_draw_different_random_numbers(samples: Path, home: Settings, store: Store) -> None:
+    done = tools.run(samples / "draws.yaml", store, home)
+    first, second = (tools.task(done, name).parameters["Output"] for name in ("draw", "draw-2"))
+    assert first != second
+
+
+def test_only_libraries_that_survive_a_fork_are_imported_beforehand(samples: Path, store: Store) -> None:
+    def modules(name: str) -> tuple[str, ...]:
+        parts = compiling.load(samples / f"{name}.yaml", store).pipeline.components.values()
+        return preload.modules(part.body for part in parts if isinstance(part.body, PythonCode))
+
+    assert modules("draws") == ("numpy",) if sys.platform.startswith("linux") else ()
+    assert modules("packaged") == ()
+    assert modules("variables") == ()  # it looks at its environment
 
 
 def test_a_failing_step_tells_the_users_own_line(home: Settings, store: Store) -> None:

@@ -24,7 +24,7 @@ from ondol.base.progress import SILENT, Progress
 from ondol.base.settings import Settings
 from ondol.formats.kfp_container import PythonCode
 from ondol.formats.kfp_graph import Graph, Importer
-from ondol.pipelines import caching, compiling, environments, plan, steps, values
+from ondol.pipelines import caching, compiling, environments, plan, preload, steps, values
 from ondol.pipelines.compiling import Compiled
 from ondol.pipelines.flow import Ended, Node, sum_up
 from ondol.pipelines.steps import Outcome, Work
@@ -91,7 +91,8 @@ def run(
         attempts = {task.name: task.attempt for task in record.tasks}
         record = replace(record, state="running", ended_at=0.0, error="", tasks=())
         runs.put(store, record)
-        workers = Workers(folder, environ or {})
+        codes = [part.body for part in compiled.pipeline.components.values() if isinstance(part.body, PythonCode)]
+        workers = Workers(folder, environ or {}, preload.modules(codes))
         runner = _Runner(compiled, record, store, settings, progress, workers, use_cache, prior, slots)
         runner.attempts = attempts
         return runner.to_the_end()

@@ -1,12 +1,12 @@
 """A program of its own: a warm Python that forks one fresh process per step.
 
-    python -P worker_main.py
+    python -P worker_main.py [MODULE …]
 
-It imports kfp's runtime once, then waits for `{"id": 1, "folder": "…"}` lines on standard input. For each it forks; the
-child runs the component of `FOLDER/job.json` with kfp's own executor, in a session of its own, with its output in
-`FOLDER/log.txt`, and leaves `executor_output.json` or `error.json`. Lines on standard output say `{"id", "pid"}` when a
-child starts and `{"id", "code"}` when it has ended. When standard input closes, everything that still runs is killed:
-a killed runner leaves no orphans.
+It imports kfp's runtime and the modules once, then waits for `{"id": 1, "folder": "…"}` lines on standard input. For
+each it forks; the child runs the component of `FOLDER/job.json` with kfp's own executor, in a session of its own,
+with its output in `FOLDER/log.txt`, and leaves `executor_output.json` or `error.json`. Lines on standard output say
+`{"id", "pid"}` when a child starts and `{"id", "code"}` when it has ended. When standard input closes, everything that
+still runs is killed: a killed runner leaves no orphans.
 
 This is the other of the two places that import kfp. It must not import anything of Ondol's: it runs in environments
 that have only kfp and the component's packages. The forking process runs no thread and no user code.
@@ -116,6 +116,8 @@ def _report(error: BaseException, folder: str, own: tuple[str, ...]) -> None:
 def _work(folder: str) -> int:
     job = json.loads(Path(folder, "job.json").read_text(encoding="utf-8"))
     os.environ.update(job["env"])
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()  # imported before the fork: without this every step would draw the same numbers
     own = (str(Path(folder, "component.py")), *([job["origin"][0]] if job.get("origin") else []))
     try:
         from kfp.dsl import executor
@@ -260,8 +262,15 @@ class Warm:
 
 def main() -> None:
     os.environ["_KFP_RUNTIME"] = "true"
+    import gc
+    import importlib
+
     from kfp.dsl import executor  # noqa: F401 - imported before the first fork, so that no step pays for it
 
+    for name in sys.argv[1:]:
+        with contextlib.suppress(Exception):  # the step that needs it will say what is wrong
+            importlib.import_module(name)
+    gc.freeze()
     Warm().run()
 
 

@@ -392,3 +392,16 @@ def spawn(path: str):
 @dsl.pipeline(name="killed")
 def killed(path: str):
     spawn(path=path)
+
+
+@component
+def draw(number: int) -> float:
+    import numpy as np
+
+    return float(np.random.rand())
+
+
+@dsl.pipeline(name="random-draws")
+def draws():
+    draw(number=1)
+    draw(number=2)
