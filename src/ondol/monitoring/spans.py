@@ -41,6 +41,7 @@ class Masker:
         values = (os.environ if environ is None else environ).items()
         found = {value for name, value in values if _SECRET_NAME.search(name) and len(value) >= 8}
         self._values = sorted(found, key=len, reverse=True)
+        self._short: dict[str, str] = {}
 
     def text(self, text: str) -> str:
         """Return the text without secrets, cut to a length that can be kept."""
@@ -53,9 +54,16 @@ class Masker:
     def value(self, value: Any) -> Any:
         """Mask every string inside a plain value."""
         if isinstance(value, str):
-            return self.text(value)
+            if len(value) > 64:
+                return self.text(value)
+            known = self._short.get(value)  # names of models, operations … come again with every span
+            if known is None:
+                known = self.text(value)
+                if len(self._short) < 4096:
+                    self._short[value] = known
+            return known
         if isinstance(value, dict):
-            return {self.text(str(name)): self.value(one) for name, one in value.items()}
+            return {self.value(str(name)): self.value(one) for name, one in value.items()}
         if isinstance(value, list | tuple):
             return [self.value(one) for one in value]
         if isinstance(value, bool | int | float) or value is None:
