@@ -1,7 +1,8 @@
 """Quality and speed of the guardrails: `python bench/guard.py DATA_FOLDER [--json]`.
 
 DATA_FOLDER holds `guard/` and `qa/`. Attacks: recall at the shipped thresholds; harmless sets: false alarms. Rows that
-calibrated a threshold are marked so. Weaknesses are part of the table.
+calibrated a threshold are marked so. Weaknesses are part of the table. The Korean sets are not blind: see `not_blind` in
+the model card, `src/ondol/guardrails/weights/injection.json`.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def attack_sets(data: Path) -> dict[str, list[str]]:
     sets = {
         "S-Labs validation (en)": slabs,
         "neuralchemy, rows not trained on (mixed)": kept,
-        "ours, families not trained on (ko)": korean,
+        "ours, families not trained on (ko, not blind)": korean,
         "hidden in an English passage (indirect)": [
             f"{rng.choice(passages)} {attack} {rng.choice(passages)[:300]}" for attack in rng.sample(slabs, 200)
         ],
@@ -93,7 +94,7 @@ def benign_sets(data: Path) -> dict[str, list[str]]:
             row["text"] for row in read(guard / "slabs_promptinj_validation.jsonl") if row["label"] == "benign"
         ],
         "XSTest safe (en)": [row["text"] for row in read(guard / "xstest_en.jsonl") if row["label"] == "safe"],
-        "ours, families not trained on (ko)": own("heldout", "benign"),
+        "ours, families not trained on (ko, not blind)": own("heldout", "benign"),
         "KLUE-NLI premises (ko)": sorted({row["premise"] for row in read(qa / "klue_nli_dev_sample.jsonl")}),
         "KorNLI premises (ko)": sorted({row["premise"] for row in read(qa / "kornli_xnli_test_sample.jsonl")}),
         "SQuARe sensitive questions (ko)": [row["text"] for row in read(guard / "square_question_test_sample.jsonl")],

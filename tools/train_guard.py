@@ -29,6 +29,13 @@ FALSE_ALARMS = 0.01
 FOLDS = 4
 CONCEPT_SCALE = 0.35  # concepts are few and dense; at full size they would carry all the weight
 
+NOT_BLIND = (
+    "The Korean heldout families and the Korean benign sets are not blind: the single chat threshold (instead of a "
+    "Korean one at 1 %, which was 0.98 and stopped 13 % of heldout attacks) was chosen after seeing them, concept words "
+    "were added after heldout misses were read, and regularisation was picked from two settings on the bench sets. "
+    "One author wrote both splits."
+)
+
 Row = tuple[str, int, float]
 """Text, 1 for attack, weight."""
 
@@ -176,6 +183,7 @@ def main(folder: Path, strength: float = 30.0) -> None:
     rows = base + disguises(base, rng) + documents(benign, attacks, page_train, rng)
     card: dict[str, Any] = {
         "model": "linear, hashed character 2-5-grams, words, word pairs and concepts",
+        "not_blind": NOT_BLIND,
         "trained_on": {
             "S-Labs/prompt-injection-dataset train (MIT)": "English",
             "neuralchemy/Prompt-injection-dataset train (Apache-2.0)": "English and others",
