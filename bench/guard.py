@@ -1,8 +1,8 @@
 """Quality and speed of the guardrails: `python bench/guard.py DATA_FOLDER [--json]`.
 
 DATA_FOLDER holds `guard/` and `qa/`. Attacks: recall at the shipped thresholds; harmless sets: false alarms. Rows that
-calibrated a threshold are marked so. Weaknesses are part of the table. The Korean sets are not blind: see `not_blind` in
-the model card, `src/ondol/guardrails/weights/injection.json`.
+calibrated a threshold are marked so. Weaknesses are part of the table. The Korean sets are not blind: see
+`not_blind` in the model card, `src/ondol/guardrails/weights/injection.json`.
 """
 
 from __future__ import annotations

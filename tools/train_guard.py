@@ -31,8 +31,9 @@ CONCEPT_SCALE = 0.35  # concepts are few and dense; at full size they would carr
 
 NOT_BLIND = (
     "The Korean heldout families and the Korean benign sets are not blind: the single chat threshold (instead of a "
-    "Korean one at 1 %, which was 0.98 and stopped 13 % of heldout attacks) was chosen after seeing them, concept words "
-    "were added after heldout misses were read, and regularisation was picked from two settings on the bench sets. "
+    "Korean one at 1 %, which was 0.98 and stopped 13 % of heldout attacks) was chosen after seeing them, concept "
+    "words were added after heldout misses were read, and regularisation was picked from two settings on the bench "
+    "sets. "
     "One author wrote both splits."
 )
 
