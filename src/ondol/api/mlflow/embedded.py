@@ -20,17 +20,20 @@ from ondol.base.settings import Settings
 
 _log = logging.getLogger(__name__)
 _SQLITE = "sqlite:///"
+_SCHEMA = "mlflow"
 
 
 def database_uri(settings: Settings) -> str:
-    """Return the SQLAlchemy URL of MLflow's database: `mlflow.db` in the home, or the configured Postgres.
+    """Return the SQLAlchemy URL of MLflow's database: `mlflow.db` in the home, or a schema in the configured Postgres.
 
-    SQLAlchemy's default driver for `postgresql://` depends on its version, so psycopg 3 is named.
+    SQLAlchemy's default driver for `postgresql://` depends on its version, so psycopg 3 is named. MLflow has its own
+    schema there: both of us have a table called `runs`.
     """
     url = settings.database_url
     for scheme in ("postgresql://", "postgres://"):
         if url.startswith(scheme):
-            return "postgresql+psycopg://" + url.removeprefix(scheme)
+            join = "&" if "?" in url else "?"
+            return f"postgresql+psycopg://{url.removeprefix(scheme)}{join}options=-csearch_path%3D{_SCHEMA}"
     return f"{_SQLITE}{settings.home / 'mlflow.db'}"
 
 
@@ -65,6 +68,8 @@ def load(settings: Settings) -> ASGIApp:
     os.environ.update(environment(settings))
     if file := sqlite_file(settings):
         _use_wal(file)
+    else:
+        _make_schema(settings.database_url)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it imports a deprecated Starlette module of its own accord
         _tune_sqlite()
@@ -83,6 +88,24 @@ def load(settings: Settings) -> ASGIApp:
             ) from error
     application: ASGIApp = app
     return application
+
+
+def _make_schema(url: str) -> None:
+    try:
+        import psycopg
+    except ImportError as error:
+        raise errors.DependencyError(
+            "a postgresql:// database needs psycopg", way_out="pip install 'ondol[postgres]'", code="DEP-002"
+        ) from error
+    try:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}")
+    except psycopg.Error as error:
+        raise errors.StateError(
+            f"cannot make MLflow's schema in Postgres: {error}".strip(),
+            way_out=f"Check ONDOL_DATABASE_URL, or have it made once: CREATE SCHEMA {_SCHEMA};",
+            code="STA-010",
+        ) from error
 
 
 def _use_wal(file: Path) -> None:

