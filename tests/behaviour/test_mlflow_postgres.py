@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import httpx
 import pytest
-
 from tests.conftest import end, new_settings, start_control
 
 
