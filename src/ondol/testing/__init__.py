@@ -1,0 +1,1 @@
+"""Fakes that are shipped: for the tests of this project and of its users."""
