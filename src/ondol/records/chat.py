@@ -98,6 +98,9 @@ class Answered:
     contexts: tuple[str, ...] = ()
     """The texts that were retrieved, best first."""
 
+    documents: tuple[str, ...] = ()
+    """The documents they come from, in the same order."""
+
     found: bool = True
     """False when the documents do not say."""
 

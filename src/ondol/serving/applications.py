@@ -160,6 +160,7 @@ class Application:
         answered = replace(
             answered,
             contexts=state.contexts,
+            documents=tuple(hit.document for hit in state.hits),
             answerer=self.answerer if not state.degraded else extractive.LABEL,
             degraded=state.degraded,
             usage=state.usage,
