@@ -77,6 +77,8 @@ def predict(model: Any, frame: pd.DataFrame, target: str, positive: object = Non
                 way_out="Evaluate on the table that the model's own pipeline made.",
                 code="INP-050",
             )
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
+
     labelled = frame[frame[target].notna()]
     if labelled.empty:
         raise errors.InputError(f"no row has a value in the target {target!r}", code="INP-051")
@@ -84,10 +86,12 @@ def predict(model: Any, frame: pd.DataFrame, target: str, positive: object = Non
     features = labelled[list(names)] if names is not None else labelled.drop(columns=[target])
     truth = labelled[target]
     if not hasattr(model, "classes_") or not hasattr(model, "predict_proba"):
-        values = np.asarray(model.predict(features), dtype=np.float64).reshape(len(labelled))
+        with threadpool_limits(1):
+            values = np.asarray(model.predict(features), dtype=np.float64).reshape(len(labelled))
         return Predictions("regression", values, truth.to_numpy(dtype=np.float64))
     classes = tuple(_label(one) for one in model.classes_)
-    chances = np.asarray(model.predict_proba(features), dtype=np.float64)
+    with threadpool_limits(1):  # boosted trees' threads wait for each other longer than they compute on a busy machine
+        chances = np.asarray(model.predict_proba(features), dtype=np.float64)
     codes = _codes(truth, classes, target)
     if len(classes) != 2:
         return Predictions("multiclass", chances, codes, classes)
