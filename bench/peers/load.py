@@ -1,7 +1,7 @@
 """A load generator of its own process: keep-alive connections, one request at a time each, random rows, no pipelining.
 
-`python load.py HOST PORT PATH CONNECTIONS SECONDS BODIES.json` prints one JSON object: requests a second, p50 and p99 (ms),
-errors. Only raw asyncio protocols, so that it is faster than any server here.
+`python load.py HOST PORT PATH CONNECTIONS SECONDS BODIES.json` prints one JSON object: requests a second, p50 and p99
+in milliseconds, errors. Only raw asyncio protocols, so that it is faster than any server here.
 """
 
 from __future__ import annotations

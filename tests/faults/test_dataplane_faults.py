@@ -71,6 +71,8 @@ def test_swaps_under_load_lose_no_request(plane: Plane, tmp_path: Path) -> None:
         for _ in range(SWAPS):
             route = routes.put(plane.store, replace(route, stable=other.digest, previous=route.stable))
             other = replace(other, digest=route.previous)
+            before = callers.answered
+            serving_tools.wait(lambda seen=before: callers.answered > seen + 3 or callers.wrong)
         plane.wait_for("m", route.stable)
     assert callers.wrong == []
     assert callers.answered >= SWAPS

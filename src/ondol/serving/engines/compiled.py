@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ondol.serving import inputs
 from ondol.serving.engines import histogram, linear, steps, trees
 from ondol.serving.engines.base import Engine, Matrix, Original
 from ondol.serving.inputs import InputSpec
@@ -146,7 +147,9 @@ def _thresholds(model: Any) -> dict[int, NDArray[np.float64]]:
             inner = predictor.nodes[predictor.nodes["is_leaf"] == 0]
             for column in np.unique(inner["feature_idx"]):
                 found.setdefault(int(column), []).append(inner["num_threshold"][inner["feature_idx"] == column])
-    return {column: np.concatenate(parts) for column, parts in found.items()}
+    joined = {column: np.concatenate(parts) for column, parts in found.items()}
+    # Boosting writes "missing or not" as a split at infinity; no finite row sits there.
+    return {column: values[np.abs(values) < inputs.FLOAT32_MAX] for column, values in joined.items()}
 
 
 def difference(original: Engine, candidate: Engine, rows: Matrix, probabilities: bool) -> str:
