@@ -132,8 +132,7 @@ def _count_up(database: str, times: int) -> None:
 
 
 @pytest.mark.slow
-def test_eight_writers_wait_for_their_turn(database: str) -> None:
-    Store(database).close()
+def test_eight_writers_that_start_together_wait_for_their_turn(database: str) -> None:
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_count_up, args=(database, 50)) for _ in range(8)]
     for writer in writers:
