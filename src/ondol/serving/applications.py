@@ -216,6 +216,9 @@ class Application:
                 lambda: extractive.answer(state.question, state.hits, similarity=similarity, **options)
             )
             one.put("ondol.score", found.score)
+            if self.parts.model is None:  # an answer without a model is on the ledger too: free, without tokens
+                intent = replace(self._intent(span, extractive.LABEL), max_output=0)
+                await self._meter.settle(await self._meter.reserve(intent), TokenUsage())
         citations = tuple(_extractive_citation(number, one, state) for number, one in enumerate(found.citations, 1))
         value = output.from_extractive(self.parts.schema, found, state.question)
         # The reader's score is its estimate that the passages answer: of being right, whether it spoke or not.
@@ -271,11 +274,13 @@ class Application:
         return messages
 
     def _call(self, span: ActiveSpan) -> metered.Call:
-        model = self.parts.model
-        assert model is not None  # only called with one
-        base = UsageIntent(
+        assert self.parts.model is not None  # only called with one
+        return metered.Call(self.parts.model, self._meter, self._intent(span, self.parts.model.name), span)
+
+    def _intent(self, span: ActiveSpan, model: str) -> UsageIntent:
+        return UsageIntent(
             provider=self.parts.llm.provider,
-            model=model.name,
+            model=model,
             application=self.parts.name,
             release=self.parts.release,
             prompt=self.parts.manifest.prompt,
@@ -283,7 +288,6 @@ class Application:
             trace=span.trace,
             price=self.parts.price,
         )
-        return metered.Call(model, self._meter, base, span)
 
     def _call_attributes(self, request: ChatRequest) -> Json:
         name, _, commit = self.parts.manifest.prompt.partition("@")
