@@ -242,6 +242,17 @@ def test_a_label_explains_most_of_a_loss() -> None:
     assert 2 * sum(needed(True, seed) for seed in range(3)) < sum(needed(False, seed) for seed in range(3))
 
 
+def test_feedback_about_the_answer_is_not_what_the_answer_is_measured_against() -> None:
+    def make(generator: random.Random, index: int, arm: Arm) -> Observation:
+        liked = generator.random() < (0.65 if arm == "candidate" else 0.8)
+        return one(index, arm, weight=10.0, prediction='{"answer": "네"}', label=f'{{"score": {int(liked)}}}')
+
+    verdict = run(JudgePolicy(metrics=("quality",)), 20_000, 13, make)
+    assert verdict.action == "roll_back"
+    centres = [block["centre"] for block in codec.plain(verdict.evidence["facts"])["metrics"][0]["safe"]]
+    assert all(0.1 < centre < 0.4 for centre in centres)  # the usual loss, not the answer's own
+
+
 def test_evidence_that_is_none_is_refused() -> None:
     with pytest.raises(errors.InputError):
         judge.replay({"facts": {"step": "first"}})

@@ -161,7 +161,9 @@ class Judge:
         if loss is None:
             self._quality.unscored += 1
         else:
-            label = one.label if self.policy.centre_by_label else ""
+            # Feedback and scores are about the answer, so they depend on the arm: centring on them would hide all harm.
+            about_answer = one.label.startswith("{") or "quality" in one.signals
+            label = one.label if self.policy.centre_by_label and not about_answer else ""
             self._quality.add(one.arm, weight, self._unit(one), loss, label)
 
     def add_signals(self, one: Observation) -> None:
