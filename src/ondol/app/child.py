@@ -46,9 +46,19 @@ def die_with_parent() -> None:
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
+def spare_the_processors() -> None:
+    """Keep numerical libraries from spinning: two processes with a thread per core each starve one another.
+
+    Read by OpenBLAS and OpenMP when numpy is imported, so this comes first. What the user has set stays.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def main(name: str) -> int:
     """Run one process of Ondol's; errors raised on purpose are one line in its log, with exit code 1 or 2."""
     die_with_parent()
+    spare_the_processors()
     try:
         importlib.import_module(f"ondol.app.{name}").main(settings.load())
     except errors.OndolError as error:

@@ -94,7 +94,7 @@ class Conductor:
         if project is None:
             return
         for model, spec in project.models.items():
-            self._try(f"watch {model}", partial(watch.look, self._store, self._blobs, model, spec.monitor.window))
+            self._try(f"watch {model}", partial(watch.look, self._store, self._blobs, model, spec.monitor))
         for name in (*project.models, *project.applications):
             self._try(f"act {name}", partial(self._act, name, project))
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ondol.base import ids
 from ondol.loop import reference
 from ondol.records import codec
+from ondol.records.project import MonitorSpec
 from ondol.records.rollout import Decision, Observation
 from ondol.store import counters, observations, rollouts, routes
 from ondol.store.blobs import Blobs
@@ -21,11 +23,11 @@ from ondol.store.connection import Store
 if TYPE_CHECKING:
     import pandas as pd
 
+_BLOCK = "__block"
 
-def look(store: Store, blobs: Blobs, service: str, window: int) -> Decision | None:
+
+def look(store: Store, blobs: Blobs, service: str, spec: MonitorSpec) -> Decision | None:
     """Judge the next full window of a service; return the decision, or None when there is no full window yet.
-
-    :param window: requests in a window.
 
     The position moves on after the decision, so that a crash between the two looks at the same window again.
     """
@@ -33,15 +35,15 @@ def look(store: Store, blobs: Blobs, service: str, window: int) -> Decision | No
     if route is None or route.kind != "model":
         return None
     position = int(counters.fact(store, f"watch/{service}") or 0)
-    found = observations.after(store, service, position, window)
-    if len(found) < window:
+    found = observations.after(store, service, position, spec.window)
+    if len(found) < spec.window:
         return None
     kept = reference.load(store, blobs, route.stable)
     end = found[-1][0]
     decision = None
     if kept is not None:
         current = frame_of([one for _, one in found], [str(name) for name in kept.columns])
-        decision = _judge(service, route.stable, kept, current, position, end)
+        decision = _judge(service, route.stable, kept, current, (position, end), spec)
         rollouts.decide(store, decision)
     counters.put_fact(store, f"watch/{service}", end)
     return decision
@@ -80,9 +82,13 @@ def _judge(service: str, release: str, kept: pd.DataFrame, current: pd.DataFrame
     from ondol.data import drift
 
     predicted = reference.PREDICTION if reference.PREDICTION in kept.columns else ""
-    report = drift.compare(kept, current, prediction=predicted)
-    names = report.names()
-    said = f"{len(names)} of {len(kept.columns)} columns drifted in {len(current):,} requests" + (
+    options = drift.Options(alpha=spec.alpha, effect=spec.effect)
+    if spec.blocks > 1:
+        options = replace(options, block=_BLOCK)
+        kept, current = in_blocks(kept, spec.blocks), in_blocks(current, spec.blocks)
+    report = drift.compare(kept, current, prediction=predicted, options=options)
+    names, columns = report.names(), {one.column for one in report.columns}
+    said = f"{len(names)} of {len(columns)} columns drifted in {len(current):,} requests" + (
         f": {', '.join(names[:5])}" if names else ""
     )
     return Decision(
@@ -94,7 +100,8 @@ def _judge(service: str, release: str, kept: pd.DataFrame, current: pd.DataFrame
         reason=said,
         evidence={
             "release": release,
-            "window": [start, end],
+            "window": list(window),
+            "monitor": codec.plain(spec),
             "report": codec.plain(report),
         },
     )

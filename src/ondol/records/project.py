@@ -72,6 +72,16 @@ class MonitorSpec:
     window: int = 2000
     """Requests per look. Choose it so that a window covers what is normal: all hours, all weekdays."""
 
+    alpha: float = 0.01
+    """False discovery rate over all columns of one look."""
+
+    effect: float = 0.1
+    """Differences smaller than this share of the distribution do not matter, however certain."""
+
+    blocks: int = 20
+    """Requests near in time are alike (the weather of a day, one customer's batch), so a window is cut into this many
+    pieces in order, and whole pieces are what is tested. 1: requests are independent of each other."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:

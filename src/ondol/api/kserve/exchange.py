@@ -240,6 +240,7 @@ class Exchange:
                     route.rollout,
                     features,
                     prediction,
+                    weight=route.weight,
                 )
             )
             return
@@ -259,6 +260,7 @@ class Exchange:
                     route.rollout,
                     _encode([self._rows[index]]).decode(),
                     prediction,
+                    weight=route.weight,
                 )
             )
 

@@ -6,6 +6,7 @@ Must not decide who is right: it observes; `rollout` judges.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -48,6 +49,7 @@ class ApplicationChat:
         """
         started = time.time()
         unit = unit or (body["user"] if isinstance(body.get("user"), str) and body["user"] else headers["x-request-id"])
+        route = self._served(route)
         application, arm = await self._choose(route, unit)
         headers |= {"x-ondol-release": application.parts.release, "x-ondol-arm": arm}
         call = requests.read(body, unit, application.parts.model is None)
@@ -87,6 +89,12 @@ class ApplicationChat:
             raise
         finally:
             span.finish()
+
+    def _served(self, route: Route) -> Route:
+        """Return the route as it can be served: without a candidate that is not open yet (the judge must know)."""
+        if route.candidate and self._host.get(route.candidate) is None:
+            return replace(route, candidate="", weight=0.0)
+        return route
 
     async def _choose(self, route: Route, unit: str) -> tuple[Application, Arm]:
         arm = split.assign(route, unit)
@@ -176,6 +184,7 @@ class _Seen:
                 status=200 if status == 499 else status,
                 latency_ms=(now - self._started) * 1000,
                 rollout=self._route.rollout,
+                weight=self._route.weight,
                 prediction=codec.encode({"answer": answered.text[:2000], "documents": _documents(answered)})
                 if answered
                 else "",

@@ -12,7 +12,7 @@ from typing import Any
 
 from ondol.app import looping
 from ondol.app.demo.replay import Replayer, replay
-from ondol.app.demo.stage import Stage, told
+from ondol.app.demo.stage import Stage, brief, told
 from ondol.base import hashing
 from ondol.data import examples
 from ondol.loop import cycle, standing
@@ -58,7 +58,7 @@ def _first(stage: Stage) -> None:
         decision = rollouts.decision(stage.store, before)
         stage.teller.start("pipeline")
         stage.teller.finish("pipeline", _cached(stage, {}))
-        stage.tell(ACT, "first model", decision.verdict, decision.reason, on_record=True)
+        stage.tell(ACT, "first model", decision.verdict, brief(decision), on_record=True)
         stage.teller.start("serve")
         stage.teller.finish("serve", f"on record: {decision.verdict}; {_serving(stage)}")
         return
@@ -178,9 +178,7 @@ def _seasons(stage: Stage, flights: ModuleType) -> None:
         return
     lines: list[dict[str, str]] = []
     for month in MONTHS:
-        standing.set_parameters(
-            stage.store, MODEL, {"train_months": f"{month - 3},{month - 2}", "test_months": str(month - 1)}
-        )
+        standing.set_parameters(stage.store, MODEL, {"train_months": _until(month - 2), "test_months": str(month - 1)})
         standing.hold(stage.store, MODEL, "")
         seen = {one.id for one in rollouts.decisions(stage.store, MODEL, limit=1000)}
         requests = flights.month(month, stage.settings.home / "demo")
@@ -205,6 +203,10 @@ def _seasons(stage: Stage, flights: ModuleType) -> None:
     stage.record("seasons", lines)
 
 
+def _until(month: int) -> str:
+    return ",".join(str(one) for one in range(1, month + 1))
+
+
 def _looked(stage: Stage, seen: set[str]) -> bool:
     return any(one.id not in seen for one in rollouts.decisions(stage.store, MODEL, "drift", limit=5))
 
@@ -223,8 +225,8 @@ def _busy(stage: Stage) -> bool:
 
 
 def _line(month: int, decision: Decision) -> dict[str, str]:
-    return {"what": f"month {month}: {decision.action}", "verdict": decision.verdict, "why": decision.reason}
+    return {"what": f"month {month}: {decision.action}", "verdict": decision.verdict, "why": brief(decision)}
 
 
 def _months_said(decisions: list[Decision]) -> str:
-    return "; ".join(f"{one.action} {one.verdict}" for one in decisions)
+    return "; ".join(f"{one.action}: {one.verdict}" for one in decisions if one.verdict != one.action) or "drift"

@@ -12,6 +12,7 @@ from ondol.loop.context import Context
 from ondol.loop.saying import said
 from ondol.records.evaluation import GateResult
 from ondol.records.project import Project
+from ondol.records.rollout import Decision
 from ondol.store import counters
 from ondol.store.connection import Store
 
@@ -62,6 +63,14 @@ def told(gate: GateResult) -> tuple[str, str]:
     """Return a gate's verdict and, in one line, why."""
     verdict, _, why = said(gate).partition(": ")
     return verdict, why
+
+
+def brief(decision: Decision) -> str:
+    """Return a decision's reason in one line; a gate's reason is shortened to what decided."""
+    rules = decision.evidence.get("rules")
+    if not rules:
+        return decision.reason
+    return told(GateResult(decision.verdict, decision.reason, tuple(rules)))[1]  # type: ignore[arg-type]
 
 
 Act = Callable[[Stage], None]
