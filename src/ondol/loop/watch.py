@@ -78,7 +78,14 @@ def chance_of(prediction: str) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def _judge(service: str, release: str, kept: pd.DataFrame, current: pd.DataFrame, start: int, end: int) -> Decision:
+def in_blocks(frame: pd.DataFrame, blocks: int) -> pd.DataFrame:
+    """Return the table with a column that says which of `blocks` consecutive pieces a row is in."""
+    return frame.assign(**{_BLOCK: [row * blocks // len(frame) for row in range(len(frame))]})
+
+
+def _judge(
+    service: str, release: str, kept: pd.DataFrame, current: pd.DataFrame, window: tuple[int, int], spec: MonitorSpec
+) -> Decision:
     from ondol.data import drift
 
     predicted = reference.PREDICTION if reference.PREDICTION in kept.columns else ""
