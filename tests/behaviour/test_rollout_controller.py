@@ -233,7 +233,7 @@ def test_scores_and_business_numbers_that_arrive_later_count_once(store: Store) 
     observations.append(store, batch[1000:])
     (decision,) = controller.tick(store)
     assert decision.action == "roll_back"
-    assert decision.reason.startswith("loss 0.7")
+    assert decision.reason.startswith("loss worse by")
     revenue = decision.evidence["facts"]["metrics"][1]
     assert revenue["stable_n"] + revenue["candidate_n"] == 3000
     with pytest.raises(errors.InputError, match="nan"):

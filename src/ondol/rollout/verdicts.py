@@ -100,6 +100,10 @@ class Finding:
     unscored: int
     """Requests that could not be measured: no number, or a label that does not fit the prediction."""
 
+    like: float | None = None
+    """Mean of candidate - stable among like requests (same step; for quality also the same label), in `scale`: what the
+    e-value sees. The plain means differ also by which requests happened to come to which arm."""
+
 
 def harm_limit(policy: JudgePolicy) -> float:
     """Return the log e-value at which one metric proves harm: α is split evenly over the metrics."""
@@ -134,7 +138,23 @@ def finding(metric: MetricFacts, policy: JudgePolicy, intervals: bool = True) ->
         scale=last.reference if last and metric.kind == "mean" and last.reference else 1.0,
         more_requests=more,
         unscored=metric.unscored,
+        like=_like(metric.safe) if metric.kind == "mean" else None,
     )
+
+
+def _like(blocks: tuple[Block, ...]) -> float | None:
+    """Return the difference of means within blocks, weighted by how much each block can tell."""
+    total = weight = 0.0
+    for block in blocks:
+        stable_n = sum(row[1] for row in block.counts)
+        candidate_n = sum(row[2] for row in block.counts)
+        if stable_n and candidate_n:
+            stable = sum(row[0] * row[1] for row in block.counts) / stable_n
+            candidate = sum(row[0] * row[2] for row in block.counts) / candidate_n
+            tells = stable_n * candidate_n / (stable_n + candidate_n)
+            total += tells * (candidate - stable) / eprocess.BINS
+            weight += tells
+    return total / weight if weight else None
 
 
 def _more(metric: MetricFacts, policy: JudgePolicy, units: int) -> int | None:
@@ -221,6 +241,12 @@ def e_shown(log10_e: float) -> str:
 
 def harm_reason(one: Finding) -> str:
     what = {"error_rate": "errors", "latency_p95": "slow requests", "quality": "loss"}.get(one.metric, one.metric)
+    if one.metric == "quality" and one.like is not None:
+        return (
+            f"loss worse by {one.like:.3g} among requests with the same outcome (n={one.candidate_n} in the candidate, "
+            f"{one.stable_n} in stable; plain means {shown(one, one.candidate)} and {shown(one, one.stable)}): "
+            f"e-value {e_shown(one.harm)}, rolled back at {e_shown(one.harm_at)}"
+        )
     return (
         f"{what} {shown(one, one.candidate)} in the candidate (n={one.candidate_n}) against "
         f"{shown(one, one.stable)} in stable (n={one.stable_n}): e-value {e_shown(one.harm)}, "

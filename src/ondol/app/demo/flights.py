@@ -11,13 +11,14 @@ from types import ModuleType
 from typing import Any
 
 from ondol.app import looping
-from ondol.app.demo.replay import Replayer, replay
+from ondol.app.demo.replay import BATCH, Replayer, replay
 from ondol.app.demo.stage import Stage, brief, told
 from ondol.base import hashing
 from ondol.data import examples
 from ondol.loop import cycle, standing
 from ondol.pipelines import runner
 from ondol.records.rollout import Decision, Rollout
+from ondol.rollout import controller, watching
 from ondol.store import releases, rollouts, routes
 
 MODEL = "flights"
@@ -108,13 +109,11 @@ def _candidate(stage: Stage, flights: ModuleType, name: str, parameters: dict[st
         release = outcome.release.digest
         rollout = looping.wait_rollout(stage.store, MODEL, release)
         looping.wait_served(stage.store, MODEL, release)
-        ended = _trial(stage, flights, name, rollout, CANARY_MONTH)
-        verdict = ended.state if ended.state != "progressing" else "undecided"
-        why = ended.reason
+        ended = _trial(stage, flights, rollout, CANARY_MONTH)
+        verdict, why = ended.state, ended.reason
         if ended.state == "progressing":
-            from ondol.rollout import controller
-
-            controller.abort(stage.store, MODEL, "the month ended before the evidence did")
+            verdict, why = "undecided", watching.verdict(stage.store, ended).reason
+            controller.abort(stage.store, MODEL, f"the month ended before the evidence did: {why}")
     if "bug" in name or "stale" in name:
         verdict = verdict if verdict in ("rolled_back",) or verdict.startswith("gate") else f"{verdict} (missed)"
     stage.tell(ACT, name, verdict, why)
@@ -125,27 +124,29 @@ def _said(parameters: dict[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in parameters.items())
 
 
-def _trial(stage: Stage, flights: ModuleType, name: str, rollout: Rollout, month: int) -> Rollout:
+def _trial(stage: Stage, flights: ModuleType, rollout: Rollout, month: int) -> Rollout:
     """Replay a month until the conductor has decided; go on where an interrupted run stopped."""
     requests = flights.month(month, stage.settings.home / "demo")
     tail = hashing.short(rollout.candidate, 8)
     key = f"position/{rollout.id}"
     start = int(stage.recorded(key) or 0)
     client = Replayer(stage.settings.data, MODEL)
-    stage.teller.start("canary", len(requests.ids))
+    stage.teller.start("canary", len(requests.ids) - start)
 
     def ended() -> bool:
         return rollouts.get(stage.store, rollout.id).state != "progressing"
 
     def stop(sent: int) -> bool:
-        stage.teller.advance("canary", sent - start - progress[0], rollouts.get(stage.store, rollout.id).reason)
-        progress[0] = sent - start
-        if sent % 2000 < 200:
+        if sent % 2000 < BATCH:
+            current = rollouts.get(stage.store, rollout.id)
+            note = f"step {current.step + 1}" if current.state == "progressing" else current.state
+            stage.teller.advance("canary", start + sent - progress[0], note)
+            progress[0] = start + sent
             stage.record(key, start + sent)
             time.sleep(0.02)  # the conductor looks four times a second; a year in seconds is not an excuse to outrun it
         return ended()
 
-    progress = [0]
+    progress = [start]
     ids = [f"{one}@{tail}" for one in requests.ids]
     try:
         replay(client, ids[start:], requests.rows[start:], requests.labels[start:], stop)
@@ -153,7 +154,9 @@ def _trial(stage: Stage, flights: ModuleType, name: str, rollout: Rollout, month
         client.close()
     _wait(ended, 3.0)
     final = rollouts.get(stage.store, rollout.id)
-    stage.teller.finish("canary", f"{final.state}: {final.reason}")
+    undecided = final.state == "progressing"
+    said = watching.verdict(stage.store, final).reason if undecided else final.reason
+    stage.teller.finish("canary", f"{'undecided' if undecided else final.state}: {said}")
     return final
 
 
@@ -186,7 +189,7 @@ def _seasons(stage: Stage, flights: ModuleType) -> None:
         client = Replayer(stage.settings.data, MODEL)
 
         def stop(sent: int) -> bool:
-            if sent % 5000 < 200:
+            if sent % 5000 < BATCH:
                 stage.teller.advance("monitor", 5000, f"month {month}")  # noqa: B023  used before the next turn
             return False
 
