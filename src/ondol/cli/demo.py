@@ -35,9 +35,11 @@ def command(folder: Path, acts: tuple[str, ...], as_json: bool) -> None:
     began = time.monotonic()
     teller = Lines() if not as_json else Lines(to_stderr=True)
     try:
-        settings = run.prepare(folder.resolve())
-        settings, live = run.services(settings, teller)
-        happened = run.play(settings, teller, acts or list(run.ACTS))
+        starting = run.Starting(run.prepare(folder.resolve()))
+        addresses = starting.settings
+        teller.say(f"control {addresses.control.url}  data plane {addresses.data.url}")
+        happened = run.play(starting, teller, acts or list(run.ACTS))
+        live = starting.wait()
     finally:
         teller.close()
     seconds = time.monotonic() - began

@@ -39,8 +39,8 @@ class Scored:
     champion: Comparison | None
     """Against the release that serves; None when there is none."""
 
-    baseline: Comparison
-    """Against a model that always says the base rates (classification) or the median (regression)."""
+    baseline: Comparison | None
+    """Without a champion: against always saying the base rates (classification) or the median (regression)."""
 
     slices: dict[str, Comparison]
     predictions: Predictions
@@ -66,14 +66,14 @@ def score(
     if champion is not None:
         other = tabular.predict(loading.load(champion).model, frame, spec.target, spec.positive)
         theirs = tabular.losses(other, primary)
-    known = predictions if train is None else tabular.predict(model, tables.read(train), spec.target, spec.positive)
-    base = tabular.losses(_constant(predictions, known.labels), primary)
     return Scored(
         features=_features(model, frame, spec.target),
         scores=tuple(tabular.evaluate(predictions, frame, spec.slices, spec.metrics)),
         primary=primary,
         champion=_compared(mine, theirs, primary, gate.level),
-        baseline=comparison.paired_bootstrap(mine, base, metric=primary, level=gate.level),
+        baseline=None
+        if theirs is not None
+        else _against_constant(model, predictions, mine, train, primary, spec, gate),
         slices={} if theirs is None else _slices(frame, spec.slices, mine, theirs, primary, gate.level),
         predictions=predictions,
     )
@@ -82,6 +82,22 @@ def score(
 def _features(model: Any, frame: pd.DataFrame, target: str) -> tuple[str, ...]:
     fitted = [str(name) for name in getattr(model, "feature_names_in_", [])]
     return tuple(fitted or [str(name) for name in frame.columns if name != target])
+
+
+def _against_constant(
+    model: Any,
+    predictions: Predictions,
+    mine: Floats,
+    train: Path | None,
+    metric: str,
+    spec: EvaluateSpec,
+    gate: GateSpec,
+) -> Comparison:
+    from ondol.data import tables
+
+    known = predictions if train is None else tabular.predict(model, tables.read(train), spec.target, spec.positive)
+    base = tabular.losses(_constant(predictions, known.labels), metric)
+    return comparison.paired_bootstrap(mine, base, metric=metric, level=gate.level)
 
 
 def _constant(predictions: Predictions, known: Floats) -> Predictions:
