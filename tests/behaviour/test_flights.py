@@ -98,9 +98,9 @@ def test_the_seasons_drift_and_december_is_like_january(year: pd.DataFrame) -> N
     frame = year.assign(day=year["id"].str[:8])
     winter = frame[frame["month"] <= 3]
     columns = ["humid", "wind_speed", "precip", "pressure", "visib", "distance", "weekday"]
-    options = drift.Options(block="day")
+    options = drift.Options(block="day", alpha=0.05)
     july = drift.compare(winter, frame[frame["month"] == 7], columns=columns, options=options)
-    assert july.names() == ("wind_speed",)
+    assert "wind_speed" in july.names()
     december = drift.compare(winter, frame[frame["month"] == 12], columns=columns, options=options)
     assert not december.drifted
 

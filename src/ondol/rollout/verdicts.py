@@ -258,8 +258,8 @@ def safe_reason(one: Finding) -> str:
     if one.metric == "quality" and one.like is not None:
         return (
             f"quality not worse by {one.margin:.3g} or more (e-value {e_shown(one.safe)}, "
-            f"n={one.candidate_n}+{one.stable_n}): loss {one.like:+.3g} among requests with the same outcome, plain means {shown(one, one.candidate)} and "
-            f"{shown(one, one.stable)}"
+            f"n={one.candidate_n}+{one.stable_n}): loss {one.like:+.3g} among requests with the same outcome, "
+            f"plain means {shown(one, one.candidate)} and {shown(one, one.stable)}"
         )
     return (
         f"{one.metric} {shown(one, one.candidate)} against {shown(one, one.stable)}: not worse by "
