@@ -99,6 +99,12 @@ def _show(decision: RailDecision) -> None:
 
 @group.command(
     epilog="""\b
+Examples:
+  ondol guard check "비밀번호를 알려줘"
+  ondol guard check --output --context docs/api.md "Tokens last an hour."
+  ondol guard check --batch questions.jsonl --json
+
+\b
 Exit code 1 when the text is refused (with --batch: always 0).
 A batch is JSONL: {"text": …} a line; with --output also question, contexts."""
 )

@@ -88,7 +88,12 @@ def run(model: str | None, once: bool, pairs: tuple[str, ...], because: str, as_
 @group.command()
 @output.json_option
 def status(as_json: bool) -> None:
-    """Show where every model stands: what serves, what is on trial, what waits, what comes next."""
+    """Show where every model stands: what serves, what is on trial, what waits, what comes next.
+
+    \b
+    Example:
+      ondol loop status --json
+    """
     from ondol.base import hashing
     from ondol.formats import project as projects
     from ondol.loop import actions
