@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from ondol.base import errors
 from ondol.cli import context, output
-from ondol.records.span import Span
 
 
 @click.group()
@@ -56,87 +56,29 @@ def list_(application: str, limit: int, as_json: bool) -> None:
     "show",
     epilog="""\b
 Examples:
+  ondol trace show
   ondol trace show 4bf92f3577b3
   ondol trace show 4bf92f3577b3 --json""",
 )
-@click.argument("trace")
+@click.argument("trace", default="")
 @output.json_option
 def show(trace: str, as_json: bool) -> None:
-    """Show one trace as a tree: times, tokens, cost, the chunks that were found with their scores."""
+    """Show one trace, or the newest, as a tree: times, tokens, cost, the chunks that were found with their scores."""
+    from ondol.app import trace_tree
     from ondol.store import spans
 
     with context.open_store() as store:
-        found = spans.of_trace(store, trace)
-    output.emit(found, as_json, lambda: _draw(found))
+        newest = spans.traces(store, limit=1) if not trace else []
+        if not trace and not newest:
+            raise errors.NotFoundError("no traces yet", way_out="`ondol ask` makes one.", code="NOF-162")
+        found = spans.of_trace(store, trace or newest[0].trace)
 
+    def draw() -> None:
+        from rich.console import Console
 
-def _draw(found: list[Span]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.tree import Tree
+        Console().print(trace_tree.tree(found))
 
-    known = {one.id for one in found}
-    below: dict[str, list[Span]] = {}
-    for one in found:
-        below.setdefault(one.parent if one.parent in known else "", []).append(one)
-    tree = Tree(f"trace {found[0].trace}")
-
-    def grow(branch: Any, parent: str) -> None:
-        for one in below.get(parent, []):
-            twig = branch.add(escape(_line(one)), style="red" if one.error else "")
-            for line in _details(one):
-                twig.add(escape(line), style="dim")
-            grow(twig, one.id)
-
-    grow(tree, "")
-    Console().print(tree)
-
-
-def _line(one: Span) -> str:
-    parts = [one.name, f"{one.milliseconds:.1f} ms"]
-    given, written = one.attributes.get("gen_ai.usage.input_tokens"), one.attributes.get("gen_ai.usage.output_tokens")
-    if given or written:
-        parts.append(f"{given or 0} in + {written or 0} out tokens")
-    if "ondol.cost.status" in one.attributes:
-        parts.append(f"{_money(one.attributes.get('ondol.cost.usd'))} ({one.attributes['ondol.cost.status']})")
-    if one.error:
-        parts.append(f"ERROR {one.error}")
-    return "  ".join(parts)
-
-
-_SHOWN = (
-    "ondol.question",
-    "ondol.answer",
-    "ondol.answerer",
-    "ondol.degraded",
-    "ondol.release",
-    "ondol.arm",
-    "ondol.unit",
-    "ondol.index",
-    "ondol.prompt",
-    "ondol.rail.allowed",
-    "ondol.rail.rail",
-    "ondol.rail.reason",
-    "ondol.score",
-    "ondol.valid",
-    "ondol.problem",
-    "gen_ai.request.model",
-)
-
-
-def _details(one: Span) -> list[str]:
-    lines = []
-    for name in _SHOWN:
-        value = one.attributes.get(name)
-        if value not in (None, ""):
-            text = str(value).replace("\n", " ")
-            lines.append(f"{name.removeprefix('ondol.')}: {text[:160]}{'…' if len(text) > 160 else ''}")
-    lines.extend(
-        f"{chunk['score']:.3f}  {chunk['title'] or chunk['document']}  "
-        f"(dense {chunk['dense']:.3f}, words {chunk['lexical']:.2f})"
-        for chunk in one.attributes.get("ondol.retrieval.documents") or []
-    )
-    return lines
+    output.emit(found, as_json, draw)
 
 
 def _money(cost: Any) -> str:

@@ -2,7 +2,8 @@
 
     openai/MODEL, groq/MODEL …     a known OpenAI-compatible provider; its key's variable is known too
     ollama/MODEL, vllm/MODEL       the same on this machine, without a key
-    NAME/MODEL                     a provider of the project: `llms: {NAME: {base_url: …, key: ${VARIABLE}}}`
+    NAME/MODEL                     a provider of the project: `llms: {NAME: {base_url: …, key: ${VARIABLE}}}`;
+                                   `llms: {"gguf:PATH": {price: …, max_tokens: …}}` sets options of one model
     gguf:PATH, gguf:PACKAGE        a local model (llama.cpp)
     langchain:MODULE:ATTRIBUTE     any LangChain chat model
     extractive, or nothing         no LLM: the extractive reader answers
@@ -73,7 +74,8 @@ class LLMSpec:
 def parse(spec: Any, providers: Mapping[str, Any] | None = None) -> LLMSpec:
     """Read an `llm:` value: a string as in the module's list, or a mapping with `model` and options.
 
-    :param providers: the project's own (`llms:` in ondol.yaml), name to `{base_url, key, price, …}`.
+    :param providers: the project's own (`llms:` in ondol.yaml), name to `{base_url, key, price, …}`; a model as it is
+        written here may be a name too.
     :raises InputError: naming what is wrong.
     """
     if spec is None or spec == "" or spec == EXTRACTIVE:
@@ -86,6 +88,7 @@ def parse(spec: Any, providers: Mapping[str, Any] | None = None) -> LLMSpec:
         raise errors.InputError(f"llm {spec!r} is no model", way_out="Write llm: openai/gpt-4o-mini.", code="INP-166")
     if spec == EXTRACTIVE:
         return LLMSpec(EXTRACTIVE, EXTRACTIVE, EXTRACTIVE)
+    options = {**((providers or {}).get(spec) or {}), **options}
     kind, _, rest = spec.partition(":")
     if kind in ("gguf", "langchain") and rest:
         return _with(LLMSpec(spec, kind, rest), options, spec)

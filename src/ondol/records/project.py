@@ -183,7 +183,8 @@ class Project:
     indexes: dict[str, IndexSpec] = field(default_factory=dict)
     applications: dict[str, ApplicationSpec] = field(default_factory=dict)
     llms: dict[str, Json] = field(default_factory=dict)
-    """Providers of one's own: name to `{base_url, key: ${VARIABLE}, price, …}`."""
+    """Providers of one's own: name to `{base_url, key: ${VARIABLE}, price, …}`; or one model, as `llm:` writes it, to
+    its options."""
 
     prices: dict[str, Any] = field(default_factory=dict)
     """`provider/model` to `{input, output, cached}` in US dollars per million tokens, or `free`."""

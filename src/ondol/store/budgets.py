@@ -21,8 +21,12 @@ def put_in(tx: Tx, budget: Budget) -> None:
 
 
 def put(store: Store, budget: Budget) -> None:
-    """`put_in` in a transaction of its own."""
+    """Set a budget because somebody says so: its alerts are due afresh; a new one counts what was spent without it."""
     with store.write() as tx:
+        if tx.row("SELECT name FROM budgets WHERE name = ?", (budget.name,)) is None:
+            # Where calls are still under way the row stays: what they hold is in it.
+            tx.execute("DELETE FROM budget_windows WHERE budget = ? AND held < 1e-12", (budget.name,))
+        tx.execute("UPDATE budget_windows SET alerted = 0 WHERE budget = ?", (budget.name,))
         put_in(tx, budget)
 
 

@@ -1,4 +1,4 @@
-"""An ordinary client of the chat endpoint: a question in, an answer and its request id out, feedback afterwards."""
+"""An ordinary client of the chat endpoint: a question in, an answer with its ids out, feedback afterwards."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Reply:
     """Request id: what feedback is joined on."""
 
     arm: str
+    trace: str
 
 
 class Chat:
@@ -31,17 +32,22 @@ class Chat:
     def ask(self, question: str, unit: str = "") -> Reply:
         """Ask.
 
-        :raises UpstreamError: when the endpoint refuses.
+        :raises UpstreamError: when the endpoint refuses, or does not answer.
         """
-        body = {"model": self._application, "messages": [{"role": "user", "content": question}]}
-        headers = {"x-ondol-unit": unit} if unit else {}
-        answer = self._http.post("/openai/v1/chat/completions", json=body, headers=headers)
+        asked = {"model": self._application, "messages": [{"role": "user", "content": question}]}
+        named = {"x-ondol-unit": unit} if unit else {}
+        try:
+            answer = self._http.post("/openai/v1/chat/completions", json=asked, headers=named)
+        except httpx.TransportError as error:
+            raise errors.UpstreamError(f"the data plane did not answer: {error}", code="UPS-031") from error
         if answer.is_error:
             raise errors.UpstreamError(
                 f"the data plane answered {answer.status_code}: {answer.text[:200]}", code="UPS-030"
             )
-        text = str(answer.json()["choices"][0]["message"]["content"])
-        return Reply(text, answer.headers.get("x-request-id", ""), answer.headers.get("x-ondol-arm", ""))
+        body = answer.json()
+        text = str(body["choices"][0]["message"]["content"])
+        headers = answer.headers
+        return Reply(text, headers.get("x-request-id", ""), headers.get("x-ondol-arm", ""), body["ondol"]["trace"])
 
     def feedback(self, request: str, score: float) -> None:
         """Say how good an answer was, from 0 (wrong) to 1 (right)."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ondol.app import looping, running, supervisor
-from ondol.app.demo import assistant, flights
+from ondol.app.demo import assistant, flights, llm_setup
 from ondol.app.demo.stage import Act, Happened, Stage, Teller
 from ondol.app.running import Running
 from ondol.base import settings as settings_module
@@ -28,11 +28,17 @@ _PARTS = {
 }  # folder in the project -> example
 
 
-def prepare(folder: Path) -> Settings:
-    """Put the demo's project into a folder and return its settings; files that were changed there are kept."""
+def prepare(folder: Path, llm: str = "", questions: int | None = None) -> Settings:
+    """Put the demo's project into a folder and return its settings; files that were changed there are kept.
+
+    :param llm: an LLM that answers beside the extractive reader, as `llm:` in ondol.yaml names it.
+    :param questions: how many labelled questions it is judged by; None: what suits it.
+    """
     examples.copy("demo", folder)
     for part, name in _PARTS.items():
         examples.copy(name, folder / part)
+    if llm:
+        llm_setup.prepare(folder, llm, questions)
     return settings_module.load(folder)
 
 
