@@ -226,6 +226,9 @@ class _Blocks:
         kept = cells >= 0
         flat = self.codes[kept] * size + cells[kept]
         counts = np.bincount(flat, minlength=self.count * size).reshape(self.count, size).astype(np.float64)
+        # Every block weighs the same: where one table's blocks are the larger ones, weighing rows would let a shuffle mix
+        # large and small ones, which vary less than the tables themselves do, and chance would pass for drift.
+        counts /= np.maximum(counts.sum(axis=1, keepdims=True), 1)
         observed = _distances(self.observed[None, :], counts, cumulative)[0]
         shuffled = _distances(self.member, counts, cumulative)
         # One is added to both: the observed arrangement is one of the possible ones.
@@ -235,8 +238,8 @@ class _Blocks:
 def _distances(member: Floats, counts: Floats, cumulative: bool) -> Floats:
     first = member @ counts
     second = counts.sum(axis=0) - first
-    first = first / np.maximum(first.sum(axis=1, keepdims=True), 1)
-    second = second / np.maximum(second.sum(axis=1, keepdims=True), 1)
+    first = first / np.maximum(first.sum(axis=1, keepdims=True), 1e-9)
+    second = second / np.maximum(second.sum(axis=1, keepdims=True), 1e-9)
     gap = first - second
     if cumulative:
         return np.asarray(np.abs(np.cumsum(gap, axis=1)).max(axis=1), dtype=np.float64)
