@@ -1,7 +1,8 @@
 """Watches what a service is asked and answers, window by window, for drift against its release's reference.
 
-A window is a number of requests, not a span of time: a quiet service is judged on as much as a busy one. Every window
-that was looked at leaves a decision, drifted or not.
+A window is a number of requests, not a span of time: a quiet service is judged on as much as a busy one. Only what the
+release that serves has answered is compared: another release's answers differ without any drift. Every window that was
+looked at leaves a decision, drifted or not.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from ondol.store.connection import Store
 if TYPE_CHECKING:
     import pandas as pd
 
+TOO_FEW = "not-enough-data"
 _BLOCK = "__block"
+_SHARE = 0.5  # of a window: with less, a release that began to serve late in it would be judged on a part of the week
+_LEAST = 30  # rows that any comparison needs
 
 
 def look(store: Store, blobs: Blobs, service: str, spec: MonitorSpec) -> Decision | None:
@@ -35,14 +39,15 @@ def look(store: Store, blobs: Blobs, service: str, spec: MonitorSpec) -> Decisio
     if route is None or route.kind != "model":
         return None
     position = int(counters.fact(store, f"watch/{service}") or 0)
-    found = observations.after(store, service, position, spec.window)
-    if len(found) < spec.window:
+    if not observations.has_after(store, service, position, spec.window):
         return None
+    found = observations.after(store, service, position, spec.window)
     kept = reference.load(store, blobs, route.stable)
     end = found[-1][0]
     decision = None
     if kept is not None:
-        current = frame_of([one for _, one in found], [str(name) for name in kept.columns])
+        mine = [one for _, one in found if one.release == route.stable]
+        current = frame_of(mine, [str(name) for name in kept.columns])
         decision = _judge(service, route.stable, kept, current, (position, end), spec)
         rollouts.decide(store, decision)
     counters.put_fact(store, f"watch/{service}", end)
@@ -88,6 +93,10 @@ def _judge(
 ) -> Decision:
     from ondol.data import drift
 
+    evidence = {"release": release, "window": list(window), "monitor": codec.plain(spec)}
+    if len(current) < max(_LEAST, _SHARE * spec.window):
+        reason = f"{len(current):,} of {spec.window:,} requests were answered by the release that serves"
+        return Decision(ids.new_id("decision"), time.time(), service, "drift", TOO_FEW, reason, evidence)
     predicted = reference.PREDICTION if reference.PREDICTION in kept.columns else ""
     options = drift.Options(alpha=spec.alpha, effect=spec.effect)
     if spec.blocks > 1:
@@ -105,10 +114,5 @@ def _judge(
         action="drift",
         verdict="drift" if report.drifted else "stable",
         reason=said,
-        evidence={
-            "release": release,
-            "window": list(window),
-            "monitor": codec.plain(spec),
-            "report": codec.plain(report),
-        },
+        evidence={**evidence, "report": codec.plain(report)},
     )

@@ -173,3 +173,13 @@ def after(store: Store, service: str, seq: int, limit: int) -> list[tuple[int, O
     with store.read() as tx:
         rows = tx.rows(_JOINED + "WHERE o.service = ? AND o.seq > ? ORDER BY o.seq LIMIT ?", (service, seq, limit))
     return [(row["seq"], _observation(row)) for row in rows]
+
+
+def has_after(store: Store, service: str, seq: int, count: int) -> bool:
+    """Say whether there are at least `count` observations of a service after a position, without reading them."""
+    with store.read() as tx:
+        row = tx.row(
+            "SELECT seq FROM observations WHERE service = ? AND seq > ? ORDER BY seq LIMIT 1 OFFSET ?",
+            (service, seq, count - 1),
+        )
+    return row is not None
