@@ -111,7 +111,7 @@ class Conductor:
 
     def _project(self) -> Project | None:
         try:
-            return projects.load(self._settings.project)
+            found = projects.load(self._settings.project)
         except errors.NotFoundError:
             return None
         except errors.OndolError as error:
@@ -119,6 +119,8 @@ class Conductor:
                 _log.warning("ondol.yaml: %s", error)
             self._hands.errors["project"] = str(error)
             return None
+        self._hands.errors.pop("project", None)
+        return found
 
     def _act(self, model: str, project: Project) -> None:
         for action in actions.next_actions(self.state(model, project)):
@@ -146,9 +148,12 @@ class Conductor:
         )
 
     def _champion(self, model: str) -> str:
+        """Return the version the alias points to; nothing while the registry is away, which must not stop a trial."""
         if self._hands.registry is None:
             return ""
-        found = next((one for one in self._hands.registry.models() if one.name == model), None)
+        registry, known = self._hands.registry, list[RegisteredModel]()
+        self._try("registry", lambda: known.extend(registry.models()))
+        found = next((one for one in known if one.name == model), None)
         return found.aliases.get("champion", "") if found else ""
 
     def _waiting(self, model: str, stable: str) -> tuple[str, ...]:
@@ -167,7 +172,8 @@ class Conductor:
 
     def _drifted(self, model: str) -> str:
         """Return the newest drift that no retraining answered; one that a newer release made void does not count."""
-        found = rollouts.decisions(self._store, model, "drift", limit=1)
+        looks = rollouts.decisions(self._store, model, "drift", limit=100)
+        found = [one for one in looks if one.verdict != watch.TOO_FEW][:1]
         if not found or found[0].verdict != "drift":
             return ""
         route = routes.get(self._store, model)
@@ -207,7 +213,9 @@ class Conductor:
         assert self._hands.retraining is not None  # `retrain_on_drift` is false without it
         drift = rollouts.decision(self._store, action.because)
         evidence = {"because": action.because, "release": drift.evidence.get("release", "")}
-        self._decide(action.model, "retrain", "started", f"because of drift: {drift.reason}", evidence)
+        known = rollouts.decisions(self._store, action.model, "retrain", limit=1000)
+        if not any(one.evidence.get("because") == action.because for one in known):  # else it was started, and killed
+            self._decide(action.model, "retrain", "started", f"because of drift: {drift.reason}", evidence)
         self._hands.retraining.start(action.model, action.because)
 
     def _decide(self, subject: str, action: str, verdict: str, reason: str, evidence: dict[str, object]) -> None:
