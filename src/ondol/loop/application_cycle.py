@@ -64,7 +64,8 @@ def walk(
     comparisons: list[Comparison] = []
     if champion is not None:
         comparisons = suites.compare(report, _report(context, suite, champion, opened))
-    gate = decide(report, comparisons, suite)
+    chosen = rules_of(suite)
+    gate = decide(report, comparisons, chosen)
     context.progress.start("gate")
     context.progress.finish("gate", said(gate))
     evidence = {
@@ -72,8 +73,8 @@ def walk(
         "suite": suite.name,
         "dataset": report.dataset,
         "champion": champion.digest if champion else "",
+        "gate": codec.plain(chosen),
         "rules": list(gate.rules),
-        "thresholds": suite.thresholds,
         "comparisons": codec.plain(comparisons),
         "scores": codec.plain(report.scores),
         "report": context.blobs.put_bytes(codec.encode(report).encode()),
@@ -143,13 +144,17 @@ def _report(context: Context, suite: SuiteSpec, release: Release, opened: Open) 
     return report
 
 
-def decide(report: SuiteReport, comparisons: list[Comparison], suite: SuiteSpec) -> GateResult:
-    """Apply the suite's thresholds, and demand that no labelled metric is proven worse than the champion's."""
-    primary = PRIMARY if PRIMARY in suite.metrics else suite.metrics[0]
-    chosen = rules.Rules(
-        primary=primary,
+def rules_of(suite: SuiteSpec) -> rules.Rules:
+    """Return the gate of a suite: its thresholds, and that no labelled metric is proven worse than the champion's."""
+    answerable = sum(sample.answerable for sample in suite.samples)  # what retrieval is measured on, at most
+    return rules.Rules(
+        primary=PRIMARY if PRIMARY in suite.metrics else suite.metrics[0],
         margin=MARGIN,
-        min_samples=min(30, len(suite.samples)),
+        min_samples=min(30, answerable or len(suite.samples)),
         thresholds={metric: rules.Threshold(at_least=least) for metric, least in suite.thresholds.items()},
     )
+
+
+def decide(report: SuiteReport, comparisons: list[Comparison], chosen: rules.Rules) -> GateResult:
+    """Apply the gate: pure, so that stored evidence can be judged again."""
     return rules.decide(comparisons, report.scores, chosen, others=comparisons)
