@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 from tests.behaviour import loop_tools as tools
@@ -18,10 +17,10 @@ from ondol.store.connection import Store
 
 
 @pytest.fixture
-def conducted(home: Settings, store: Store) -> Iterator[tuple[Conductor, Shelf, Trainer]]:
+def conducted(home: Settings, store: Store) -> tuple[Conductor, Shelf, Trainer]:
     tools.project(home)
     shelf, trainer = Shelf(), Trainer()
-    yield Conductor(store, home, Hands(registry=shelf, retraining=trainer)), shelf, trainer
+    return Conductor(store, home, Hands(registry=shelf, retraining=trainer)), shelf, trainer
 
 
 def test_a_release_that_passed_is_tried_once_by_however_many_conductors(home: Settings, store: Store) -> None:

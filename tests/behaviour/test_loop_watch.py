@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -49,20 +49,8 @@ class Watched:
             self.sent += 1
             said = json.dumps([[0.5, prediction + float(record["age"])]])
             features = json.dumps([list(record.values())])
-            batch.append(
-                Observation(
-                    f"r{self.sent}",
-                    time.time(),
-                    MODEL,
-                    release or self.release,
-                    "stable",
-                    "u",
-                    status,
-                    1.0,
-                    features=features,
-                    prediction=said,
-                )  # fmt: skip
-            )
+            one = Observation(f"r{self.sent}", time.time(), MODEL, release or self.release, "stable", "u", status, 1.0)
+            batch.append(replace(one, features=features, prediction=said))
         observations.append(self.store, batch)
 
     def look(self, spec: MonitorSpec = SPEC) -> Decision | None:

@@ -226,8 +226,8 @@ class _Blocks:
         kept = cells >= 0
         flat = self.codes[kept] * size + cells[kept]
         counts = np.bincount(flat, minlength=self.count * size).reshape(self.count, size).astype(np.float64)
-        # Every block weighs the same: where one table's blocks are the larger ones, weighing rows would let a shuffle mix
-        # large and small ones, which vary less than the tables themselves do, and chance would pass for drift.
+        # Every block weighs the same: where one table's blocks are the larger ones, weighing rows would let a shuffle
+        # mix large and small ones, which vary less than the tables themselves do, and chance would pass for drift.
         counts /= np.maximum(counts.sum(axis=1, keepdims=True), 1)
         observed = _distances(self.observed[None, :], counts, cumulative)[0]
         shuffled = _distances(self.member, counts, cumulative)
