@@ -110,9 +110,9 @@ def _trial(stage: Stage, service: str, rollout: Rollout, rounds: int) -> Rollout
 
     try:
         for number in range(rounds):
-            for sample in samples:
+            for place, sample in enumerate(samples):
                 try:
-                    answer = chat.ask(sample.question, unit=f"{rollout.id}/{number}/{sample.id}")
+                    answer = chat.ask(sample.question, unit=f"{rollout.id}/{number}/{place}")
                 except errors.UpstreamError:  # an observation too: the judge counts it
                     failed += 1
                     if failed >= _IN_A_ROW:
