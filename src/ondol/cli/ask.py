@@ -70,8 +70,10 @@ def _from_data_plane(
     import httpx
     import msgspec
 
-    body = {"model": application, "messages": [{"role": "user", "content": question}], "stream": stream}
-    headers = {"x-ondol-unit": unit} if unit.isascii() else {}
+    body: dict[str, Any] = {"model": application, "messages": [{"role": "user", "content": question}], "stream": stream}
+    if unit:
+        body["user"] = unit  # not a header: a name may be in any script
+    headers: dict[str, str] = {}
     if chosen.api_key:
         headers["authorization"] = f"Bearer {chosen.api_key}"
     address = _address(chosen)
