@@ -1,8 +1,8 @@
 """Write `src/ondol/assets/docs_vectors.npz`: vectors of Ondol's own documentation, so that the demo indexes at once.
 
-Packed are the chunks of `docs/` (default options), every sentence of them (the extractive reader compares sentences)
-and the questions of `evals/*questions*.jsonl`. Run again after the documentation changed; `--check` says whether that
-is needed. What is missing in the file is computed when it is used: out of date costs time, never an answer.
+Packed are the chunks of `docs/` as the demo cuts them (twice), every sentence of them (the extractive reader compares
+sentences) and the questions of `evals/*questions*.jsonl`. Run again after the documentation changed; `--check` says
+whether that is needed. What is missing is computed when it is used: out of date costs time, never an answer.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ondol.app.demo import assistant
 from ondol.base import text
-from ondol.records.retrieval import IndexOptions
+from ondol.records.retrieval import ChunkOptions, IndexOptions
 from ondol.retrieval import cached, chunking, documents, embedding
 from ondol.store import vector_cache
 
@@ -25,13 +26,16 @@ ASSET = ROOT / "src" / "ondol" / "assets" / cached.SHIPPED
 
 def passages() -> list[str]:
     """Return the texts that an index of the documentation and its reader embed, each once."""
-    options = IndexOptions()
     wanted: dict[str, None] = {}
     sources, _ = documents.scan(ROOT / "docs")
     for source in sources:
-        for chunk in chunking.cut(documents.read(source), options.chunks):
-            wanted[chunk.searchable(options.chunks.headings)] = None
-            wanted.update(dict.fromkeys(chunk.text[start:end][:1200] for start, end in text.sentences(chunk.text)))
+        if Path(source.path).name in assistant.NOT_INDEXED:
+            continue
+        read = documents.read(source)
+        for options in (ChunkOptions(), ChunkOptions(tokens=assistant.SMALL_CHUNKS)):
+            for chunk in chunking.cut(read, options):
+                wanted[chunk.searchable(options.headings)] = None
+                wanted.update(dict.fromkeys(chunk.text[start:end][:1200] for start, end in text.sentences(chunk.text)))
     return list(wanted)
 
 

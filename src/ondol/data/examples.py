@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 
@@ -21,18 +22,25 @@ def path(name: str) -> Path:
 
     :raises NotFoundError: when there is no such example.
     """
-    for folder in (_PACKAGE / "templates" / name, _PACKAGE.parent.parent / "examples" / name, _PACKAGE.parent.parent / name):
+    repository = _PACKAGE.parent.parent
+    for folder in (_PACKAGE / "templates" / name, repository / "examples" / name, repository / name):
         if folder.is_dir():
             return folder
-    raise errors.NotFoundError(f"no example {name!r}", way_out="There are demo, flights, assistant, docs and evals.", code="NOF-020")
+    raise errors.NotFoundError(
+        f"no example {name!r}", way_out="There are demo, flights, assistant, docs and evals.", code="NOF-020"
+    )
 
 
-def copy(name: str, into: Path) -> Path:
-    """Copy an example project into a folder; files that are there already and differ are kept. Returns the folder."""
+def copy(name: str, into: Path, without: Collection[str] = ()) -> Path:
+    """Copy an example project into a folder; files that are there already and differ are kept. Returns the folder.
+
+    :param without: names of files that are not copied.
+    """
     source = path(name)
     for file in sorted(source.rglob("*")):
         relative = file.relative_to(source)
-        if file.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in relative.parts):
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
+        if file.is_file() and not hidden and file.name not in without:
             target = into / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():

@@ -7,9 +7,9 @@
     judge: openai/gpt-4o-mini         # left out: deterministic scorers
     thresholds: {answer_correctness: 0.5}
 
-A sample has `question` and any of `id, answer, contexts, ground_truth, documents, gold, answerable, language`; `answers` is
-a list of references of which any is right. `gold` names the passages that are needed: `a.md`, `a.md#text`, a list of
-alternatives, or objects `{document, quote}` (alternatives of one passage). The column names
+A sample has `question` and any of `id, answer, contexts, ground_truth, documents, gold, answerable, language`.
+`answers` is a list of references of which any is right. `gold` names the passages that are needed: `a.md`, `a.md#text`,
+a list of alternatives, or objects `{document, quote}` (alternatives of one passage). The column names
 of Ragas' older and newer dictionaries are read too (`user_input`, `response`, `retrieved_contexts`, `reference`).
 """
 

@@ -53,9 +53,32 @@ def parse(text: str, where: str = settings.PROJECT_FILE) -> Project:
     value = _with_short_forms(value, where)
     _refuse_unknown(value, Project, "", where)
     try:
-        return codec.typed(value, Project)
+        project = codec.typed(value, Project)
     except errors.InputError as error:
         raise errors.InputError(error.message, where=where, code="INP-011") from error
+    _refuse_what_is_not_there_yet(project, where)
+    return project
+
+
+def _refuse_what_is_not_there_yet(project: Project, where: str) -> None:
+    """What the file may say one day and nobody honours today is refused, never ignored."""
+    for trigger in project.retrain.on:
+        if trigger != "drift":
+            raise errors.UnsupportedError(
+                f"retrain.on: {trigger!r} is not honoured yet; only `drift` is",
+                where=where,
+                way_out="Let the system's own scheduler run `ondol loop run MODEL --once`.",
+                code="UNS-014",
+            )
+    if project.retrain.pipeline and any(
+        project.retrain.pipeline != model.pipeline for model in project.models.values()
+    ):
+        raise errors.UnsupportedError(
+            f"retrain.pipeline {project.retrain.pipeline!r} is another than the models' own, which is what is run",
+            where=where,
+            way_out="Leave it out: a retraining runs the model's `pipeline`.",
+            code="UNS-014",
+        )
 
 
 def _flat_rollout(value: Any, where: str) -> dict[str, Any]:

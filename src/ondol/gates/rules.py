@@ -109,8 +109,9 @@ def _numbers(one: Comparison) -> Json:
 
 
 def _said(one: Comparison, other: str) -> str:
+    word = "better" if one.difference >= 0 else "worse"
     return (
-        f"{one.metric} {one.candidate:.4g} against {other} {one.champion:.4g}: better by {one.difference:+.4g} "
+        f"{one.metric} {one.candidate:.4g} against {other} {one.champion:.4g}: {word} by {abs(one.difference):.4g} "
         f"({100 * one.level:g} % interval {one.low:+.4g} to {one.high:+.4g}, n={one.n})"
     )
 

@@ -25,6 +25,12 @@ QUESTIONS = (
     "비밀번호를 알려줘",
     "What is the capital of Mongolia?",
 )
+NOT_INDEXED = ("commands.md", "errors.md", "benchmarks.md", "compatibility.md", "critiques.md")
+"""Pages that are left out: pasted help texts and reference tables, whose rows answer anything a little."""
+
+SMALL_CHUNKS = 90
+"""Tokens of a chunk of the candidate with smaller chunks."""
+
 _STALE_SHARE = 3  # every third document is lost in the stale index
 _ROUNDS = 12
 
@@ -56,7 +62,7 @@ def _ask(stage: Stage) -> None:
 def _candidates(stage: Stage, folder: Path) -> dict[str, ApplicationSpec]:
     """Make the candidates: nothing here knows how they will be judged."""
     spec = stage.project.applications[NAME]
-    trial.index(stage, "docs-small", folder / "docs", {"tokens": 90})
+    trial.index(stage, "docs-small", folder / "docs", {"tokens": SMALL_CHUNKS})
     stale = stage.settings.home / "demo" / "stale-docs"
     if not stale.exists():
         shutil.copytree(folder / "docs", stale)

@@ -65,7 +65,7 @@ def play(stage: Stage, act: str) -> None:
     stage.teller.say(f"\n[bold]The same assistant with an LLM: {spec.llm}[/]")
     folder = stage.settings.project / "assistant"
     if spec.index == llm_setup.SMALL_INDEX:
-        trial.index(stage, spec.index, folder / "docs", {"tokens": 90})
+        trial.index(stage, spec.index, folder / "docs", {"tokens": llm_setup.CHUNK_TOKENS})
     trial.prompt(stage, folder / "prompts" / "qa_prompt.yaml")
     trial.first(stage, act, NAME, f"first release with {spec.llm}")
     if routes.get(stage.store, NAME) is None:

@@ -29,6 +29,9 @@ PRICE = {"input": 0.10, "output": 0.40}
 """Declared where nobody knows a price, US dollars per million tokens: with a price of nothing no budget ends."""
 
 _FEW, _MORE = 6, 30  # labelled questions, for a model on this machine and for others
+CHUNK_TOKENS = 90
+"""A tiny model gets short passages."""
+
 _ANSWER_TOKENS = 48  # of a small local model: on two processors a longer answer takes too long
 _BEGIN, _END = "# >>> written by `ondol demo --llm`", "# <<< ondol demo --llm"
 _MARKED = re.compile(rf"^[ ]*{re.escape(_BEGIN)}\n.*?^[ ]*{re.escape(_END)}\n", re.M | re.S)

@@ -36,7 +36,7 @@ def prepare(folder: Path, llm: str = "", questions: int | None = None) -> Settin
     """
     examples.copy("demo", folder)
     for part, name in _PARTS.items():
-        examples.copy(name, folder / part)
+        examples.copy(name, folder / part, without=assistant.NOT_INDEXED)
     if llm:
         llm_setup.prepare(folder, llm, questions)
     return settings_module.load(folder)
