@@ -160,7 +160,8 @@ class Books:
             return False
         highest = max(reached)
         what = "is used up: calls are refused" if key in self._refused else f"reached {highest:.0%}"
-        message = f"budget {budget.name} {what}: ${spent:.4f} of ${budget.limit:g} since {key[1]}"
+        when = "in total" if budget.per == "total" else f"since {key[1]}"
+        message = f"budget {budget.name} {what}: ${spent:.4g} of ${budget.limit:.4g} {when}"
         evidence = {"spent": spent, "limit": budget.limit, "share": share, "since": key[1], "threshold": highest}
         budget_rows.put_alert(self._tx, Alert(ids.new_id("alr"), self._now, "budget", budget.name, message, evidence))
         budget_rows.mark_alerted(self._tx, *key, highest)

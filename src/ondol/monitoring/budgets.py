@@ -127,10 +127,12 @@ def _affordable(intent: UsageIntent, left: float) -> int:
 
 def _exhausted(state: BudgetState, held: bool) -> Refuse:
     budget = state.budget
-    spent = f"${state.spent:.4f} of ${budget.limit:g} per {budget.per} spent"
+    raised = f"`ondol budget set {budget.scope} AMOUNT --per {budget.per}`"
+    ever = budget.per == "total"
+    spent = f"${state.spent:.4g} of ${budget.limit:.4g} {'in total' if ever else f'per {budget.per}'} spent"
     return Refuse(
-        f"the budget {budget.name!r} is used up: {spent}" + (f", ${state.held:.4f} held" if held else ""),
-        f"Wait for the next {budget.per}, or `ondol budget set {budget.scope} AMOUNT --per {budget.per}`.",
+        f"the budget {budget.name!r} is used up: {spent}" + (f", ${state.held:.4g} held" if held else ""),
+        f"Allow more with {raised}." if ever else f"Wait for the next {budget.per}, or {raised}.",
         budget.name,
     )
 
