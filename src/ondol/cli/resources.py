@@ -123,9 +123,12 @@ def apply(files: tuple[str, ...], namespace: str, dry_run: bool, seconds: float,
         for manifest, _ in manifests:
             name = str(manifest["metadata"]["name"])
             outcome = _dry(store, manifest) if dry_run else resources.apply(store, manifest)[1]
-            done.append({"kind": manifest["kind"], "name": name, "outcome": outcome})
+            notes = inference_service.notes(manifest)
+            done.append({"kind": manifest["kind"], "name": name, "outcome": outcome, "notes": notes})
             if not as_json:
                 print(f"{_PLURAL}.{_GROUP}/{name} {outcome}{' (dry run)' if dry_run else ''}", flush=True)
+                for note in notes:
+                    print(f"note: {name}: {note}", file=sys.stderr)
         ready = _wait(store, manifests, seconds, as_json) if seconds and not dry_run else True
     if as_json:
         output.emit(done, True, lambda: None)

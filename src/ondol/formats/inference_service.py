@@ -382,3 +382,19 @@ def refusal(manifest: Json, problems: list[Problem], source: str = "") -> errors
         way_out="`kubectl explain inferenceservice.spec` describes the fields.",
         code="INP-011",
     )
+
+
+_UNENFORCED = ("minReplicas", "maxReplicas", "scaleTarget", "scaleMetric", "resources")
+
+
+def notes(manifest: Json) -> list[str]:
+    """Return what a valid manifest asks for that is kept and shown, but that nothing on this machine acts on."""
+    predictor = manifest["spec"]["predictor"]
+    found = [f"spec.predictor.{name}" for name in _UNENFORCED if name in predictor]
+    for inner in ("model", "sklearn"):
+        part = predictor.get(inner)
+        if isinstance(part, dict):
+            found += [f"spec.predictor.{inner}.{name}" for name in _UNENFORCED if name in part]
+            if isinstance(part.get("modelFormat"), dict) and "version" in part["modelFormat"]:
+                found.append(f"spec.predictor.{inner}.modelFormat.version")
+    return [f"{one} is recorded and not enforced here: one data plane serves every model" for one in found]
