@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import click
-import httpx
 import msgspec
 
 from ondol.base import hashing
@@ -68,6 +67,8 @@ def collect(settings: Settings, store: Store) -> Status:
 
 def _disagreements(url: str, settings: Settings) -> list[dict[str, Any]] | None:
     headers = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
+    import httpx
+
     with contextlib.suppress(httpx.HTTPError):
         answer = httpx.get(f"{url}/api/ondol/registry/disagreements", headers=headers, timeout=10, trust_env=False)
         if answer.is_success:
