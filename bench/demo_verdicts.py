@@ -146,7 +146,7 @@ def gate(flights: Flights, candidate: Asked, champion: Asked | None, parameters:
     train, held_out = flights.tables(parameters)
     spec = flights.spec
     # Only the metrics that the gate reads: the others are for people and take twice the time.
-    judged = replace(spec.evaluate, metrics=tuple(str(rule["metric"]) for rule in spec.gate.rules))
+    judged = replace(spec.evaluate, metrics=tuple(rule.metric for rule in spec.gate.rules))
     scored = scoring.score(candidate.file, champion.file if champion else None, held_out, train, judged, spec.gate)
     return cycle.decide(spec.gate, scored, True).verdict
 

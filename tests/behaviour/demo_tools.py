@@ -129,7 +129,7 @@ def _model_gate(evidence: Json) -> GateResult:
         primary=spec.primary or either.metric,
         margin=spec.margin,
         min_samples=spec.min_samples,
-        thresholds={str(one["metric"]): rules.Threshold(one.get("at_least"), one.get("at_most")) for one in spec.rules},
+        thresholds={one.metric: rules.Threshold(one.at_least, one.at_most) for one in spec.rules},
     )
     checked = evidence["data_check"]
     return rules.decide(

@@ -37,8 +37,11 @@ def test_drift_is_answered_once_and_only_where_the_project_asks_for_it() -> None
     assert actions.next_actions(replace(drifted, held="an audit")) == ()
 
 
-def test_the_alias_follows_what_serves() -> None:
-    assert actions.next_actions(replace(QUIET, serving_version="2")) == (PointAlias("flights", "2"),)
+def test_the_alias_follows_what_serves_and_a_new_one_is_a_proposal() -> None:
+    elsewhere = replace(QUIET, serving_version="2")
+    assert actions.next_actions(elsewhere) == (PointAlias("flights", "2"),)
+    assert actions.next_actions(replace(elsewhere, on_trial="r1")) == ()
+    assert actions.next_actions(replace(elsewhere, proposed="r1")) == (StartRollout("flights", "r1"),)
 
 
 digests = st.sampled_from(["", "r1", "r2", "r3"])

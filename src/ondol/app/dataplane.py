@@ -45,7 +45,7 @@ _encode = msgspec.json.Encoder().encode
 NOT_READY_SECONDS = 0.2
 """How long it says "not ready" before it stops to accept: a prober must get the chance to see it."""
 
-DRAIN_SECONDS = 20
+DRAIN_SECONDS = 8
 _OPEN = ("/readyz", "/livez", "/v2/health/live", "/v2/health/ready")
 _OPENAI = "ondol.api.openai.door"
 

@@ -94,16 +94,18 @@ def status(as_json: bool) -> None:
     Example:
       ondol loop status --json
     """
+    from ondol.app import conducting, running
     from ondol.base import hashing
     from ondol.formats import project as projects
     from ondol.loop import actions
-    from ondol.loop.conductor import Conductor, Hands
     from ondol.records import codec
 
     settings = contexts.load_settings()
     project = projects.load(settings.project)
+    if live := running.find(settings.home):
+        settings = replace(settings, control=live.control, data=live.data)
     with contexts.open_store(settings) as store:
-        conductor = Conductor(store, settings, Hands())
+        conductor = conducting.make(store, settings)
         states = [conductor.state(name, project) for name in project.models]
     rows = [
         [

@@ -97,7 +97,11 @@ def _show_events(events: list[RegistryEvent]) -> None:
 @click.option("--alias", default=agreement.STABLE_ALIAS, show_default=True, help="The alias to move.")
 @output.json_option
 def promote(name: str, version: str, alias: str, as_json: bool) -> None:
-    """Point an alias at a version. The conductor takes that as a proposal and tries it before it serves."""
+    """Point an alias at a version.
+
+    `champion` is a proposal: the conductor tries the version before it serves, if it passed a gate and was not tried
+    before, and puts the alias back otherwise.
+    """
     settings = context.load_settings()
     client = _client(settings)
     known = next((model for model in client.models() if model.name == name), None)

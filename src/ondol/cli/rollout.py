@@ -183,7 +183,7 @@ def start(
             chosen["steps"] = [float(part) for part in steps.split(",")]
         except ValueError as error:
             raise errors.UsageError(f"--steps {steps!r} is not a list of percentages", way_out="10,50,100") from error
-    policy = codec.typed({**codec.plain(JudgePolicy()), **chosen}, JudgePolicy)
+    policy = codec.typed({**codec.plain(_project_policy(service)), **chosen}, JudgePolicy)
     with context.open_store() as store:
         rollout = controller.start(store, service, release, policy)
     said = (
@@ -223,3 +223,15 @@ def promote(service: str, reason: str, as_json: bool) -> None:
 def abort(service: str, reason: str, as_json: bool) -> None:
     """Take SERVICE's candidate out; stable goes on serving everybody."""
     _by_hand("abort", service, reason, as_json)
+
+
+def _project_policy(service: str) -> Any:
+    """Return how the project tries candidates of a service; outside a project, the defaults."""
+    from ondol.base import errors
+    from ondol.formats import project as projects
+    from ondol.records.rollout import JudgePolicy
+
+    try:
+        return projects.load(context.load_settings().project).policy(service)
+    except errors.NotFoundError:
+        return JudgePolicy()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -50,6 +50,8 @@ class Options:
     """Column whose values name groups of rows that vary together; in both tables."""
 
     permutations: int = 999
+    """At least; more when so many columns are compared that a single one could not stand out otherwise."""
+
     seed: int = 0
 
 
@@ -135,6 +137,9 @@ def compare(
     if prediction and prediction not in names:
         names.append(prediction)
     skipped: list[str] = []
+    # A permutation test's smallest p-value is 1 / (permutations + 1): one column must be able to stand out among all.
+    enough = math.ceil(2 * len(names) / options.alpha)
+    options = replace(options, permutations=max(options.permutations, enough))
     blocks = _Blocks(reference, current, options) if options.block else None
     found: list[_Difference] = []
     for name in names:

@@ -34,6 +34,9 @@ class ModelState:
     champion: str = ""
     """Version the alias `champion` points to."""
 
+    proposed: str = ""
+    """Release of the version that the alias names, when it was never on trial: somebody proposes it."""
+
     serving_version: str = ""
     """Registered version of the release that serves; empty when it is not a registered one."""
 
@@ -84,5 +87,14 @@ def next_actions(state: ModelState) -> tuple[Action, ...]:
     elif state.drifted and state.retrain_on_drift and not (state.held or state.retraining or state.on_trial):
         actions.append(Retrain(state.model, state.drifted))
     if state.serving_version and state.champion and state.serving_version != state.champion:
-        actions.append(PointAlias(state.model, state.serving_version))
+        actions += _about_alias(state, bool(actions))
     return tuple(actions)
+
+
+def _about_alias(state: ModelState, busy: bool) -> list[Action]:
+    """An alias that names another version is a proposal: it is tried once, and else put back to what serves."""
+    if state.on_trial or busy:
+        return []
+    if state.proposed:
+        return [StartRollout(state.model, state.proposed)]
+    return [PointAlias(state.model, state.serving_version)]

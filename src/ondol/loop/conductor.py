@@ -144,6 +144,7 @@ class Conductor:
             held=standing.held(self._store, model),
             retrain_on_drift=retraining is not None and model in project.models and "drift" in project.retrain.on,
             champion=champion,
+            proposed=self._proposed(model, champion, version),
             serving_version=version,
         )
 
@@ -155,6 +156,14 @@ class Conductor:
         self._try("registry", lambda: known.extend(registry.models()))
         found = next((one for one in known if one.name == model), None)
         return found.aliases.get("champion", "") if found else ""
+
+    def _proposed(self, model: str, champion: str, serving: str) -> str:
+        """Return the release of the version that the alias names, if it has one that never served nor was on trial."""
+        if not champion or champion == serving:
+            return ""
+        tried = {digest for one in rollouts.of_service(self._store, model) for digest in (one.stable, one.candidate)}
+        found = [one for one in releases.of_name(self._store, model) if one.manifest.get("version") == champion]
+        return next((one.digest for one in found if one.digest not in tried), "")
 
     def _waiting(self, model: str, stable: str) -> tuple[str, ...]:
         """Return releases that passed a gate and were neither served, tried nor superseded, oldest first."""
@@ -204,10 +213,8 @@ class Conductor:
             self._retrain(action)
         elif self._hands.registry is not None:
             self._hands.registry.set_alias(action.model, "champion", action.version)
-            self._decide(
-                action.model, "alias", "moved", f"champion is version {action.version}, which serves",
-                {"version": action.version},
-            )  # fmt: skip
+            reason = f"champion is version {action.version}, which serves: another one needs a gate and a trial"
+            self._decide(action.model, "alias", "moved", reason, {"version": action.version})
 
     def _retrain(self, action: actions.Retrain) -> None:
         assert self._hands.retraining is not None  # `retrain_on_drift` is false without it

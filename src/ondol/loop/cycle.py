@@ -27,7 +27,7 @@ from ondol.records.evaluation import GateResult
 from ondol.records.pipeline import Artifact, PipelineRun
 from ondol.records.project import GateSpec, ModelSpec
 from ondol.records.release import ModelManifest, Release
-from ondol.records.rollout import Decision
+from ondol.records.rollout import Decision, Route
 from ondol.registry.models import ModelVersion
 from ondol.store import releases, resources, rollouts, routes
 
@@ -133,7 +133,7 @@ def _walk(context: Context, model: str, parameters: Mapping[str, Any], because: 
     decision = Decision(ids.new_id("decision"), time.time(), model, "gate", gate.verdict, gate.reason, evidence)
     rollouts.decide(context.store, decision)
     if release is not None and champion is None:
-        _serve_first(context, model)
+        _serve_first(context, model, release)
     return Outcome(model, run, checked, scored, gate, decision, version, release)
 
 
@@ -244,9 +244,7 @@ def _champion(context: Context, model: str) -> tuple[str, Path] | None:
 
 def decide(spec: GateSpec, scored: scoring.Scored, data_check: bool | None) -> GateResult:
     """Apply the project's gate to the scores: pure, so that stored evidence can be judged again."""
-    thresholds = {
-        str(rule["metric"]): rules.Threshold(rule.get("at_least"), rule.get("at_most")) for rule in spec.rules
-    }
+    thresholds = {rule.metric: rules.Threshold(rule.at_least, rule.at_most) for rule in spec.rules}
     chosen = rules.Rules(
         primary=scored.primary, margin=spec.margin, min_samples=spec.min_samples, thresholds=thresholds
     )
@@ -296,13 +294,16 @@ def _mlflow_run(context: Context, run: PipelineRun) -> str:
     return runs.get(context.store, run.id).mlflow_run
 
 
-def _serve_first(context: Context, model: str) -> None:
-    """Apply the project's serving files that serve this model: the first release needs no trial."""
+def _serve_first(context: Context, model: str, release: Release) -> None:
+    """Serve a first release, which needs no trial: by the project's serving file, or by itself when none names it."""
     for name in context.project.serving:
         text = (context.root / name).read_text(encoding="utf-8")
         for document in yaml.safe_load_all(text):
             if isinstance(document, dict) and document.get("metadata", {}).get("name") == model:
                 resources.apply(context.store, document)
+                return
+    if routes.get(context.store, model) is None:
+        routes.put(context.store, Route(model, "model", release.digest))
 
 
 def _scores_said(scored: scoring.Scored) -> str:

@@ -64,20 +64,29 @@ def frame_of(rows: list[Observation], columns: list[str]) -> pd.DataFrame:
         if not row.features or row.status >= 400:
             continue
         given = json.loads(row.features)
-        given = given[0] if isinstance(given, list) and given and isinstance(given[0], (list, dict)) else given
-        record = given if isinstance(given, dict) else dict(zip(features, given, strict=False))
-        if reference.PREDICTION in columns:
-            record = {**record, reference.PREDICTION: chance_of(row.prediction)}
-        records.append(record)
+        instances = given if isinstance(given, list) and given and isinstance(given[0], (list, dict)) else [given]
+        answers = _answers(row.prediction, len(instances))
+        for instance, answer in zip(instances, answers, strict=True):
+            record = instance if isinstance(instance, dict) else dict(zip(features, instance, strict=False))
+            if reference.PREDICTION in columns:
+                record = {**record, reference.PREDICTION: answer}
+            records.append(record)
     return pd.DataFrame(records).reindex(columns=columns)
 
 
-def chance_of(prediction: str) -> float | None:
-    """Return one number for a logged prediction: the last class' probability, or the prediction itself."""
+def _answers(prediction: str, rows: int) -> list[float | None]:
+    """Return one number for each row of a logged answer."""
     try:
-        value = json.loads(prediction)
+        values = json.loads(prediction)
     except ValueError:
-        return None
+        return [None] * rows
+    if not isinstance(values, list) or len(values) != rows:
+        values = [values] if rows == 1 else [None] * rows
+    return [chance_of(value) for value in values]
+
+
+def chance_of(value: Any) -> float | None:
+    """Return one number for a prediction: the last class' probability, or the prediction itself."""
     while isinstance(value, list) and value:
         value = value[-1]
     return float(value) if isinstance(value, (int, float)) else None

@@ -46,6 +46,15 @@ class CheckSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleSpec:
+    """An absolute bound on one score."""
+
+    metric: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GateSpec:
     """When a candidate may be registered as a release."""
 
@@ -61,8 +70,8 @@ class GateSpec:
     min_samples: int = 200
     """Fewer held-out samples are not enough data."""
 
-    rules: tuple[Json, ...] = ()
-    """Further rules of `gates.rules`: absolute thresholds, slices."""
+    rules: tuple[RuleSpec, ...] = ()
+    """Absolute bounds beside the comparison."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,8 @@ class AdminApi:
             labels = codec.decode(await request.body(), dict).get("labels")
             if not isinstance(labels, dict):
                 raise errors.InputError("'labels' is not an object of request id to label", where="labels")
+            if empty := [key for key, value in labels.items() if value is None]:
+                raise errors.InputError(f"the label of {str(empty[0])!r} is null", where="labels", code="INP-205")
             texts = {str(key): msgspec.json.encode(value).decode() for key, value in labels.items()}
             new = await run_in_threadpool(observations.label, self._store, texts)
         except errors.OndolError as error:
