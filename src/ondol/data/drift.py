@@ -34,6 +34,7 @@ _CELLS = 256  # steps of the cumulative distribution in permutation tests
 _RARE = 5.0  # categories expected less often in either table are counted together (Cochran's rule)
 _MANY = 1000  # distinct texts; more are names of things, not categories
 _MIN_ROWS = 30
+_MOST_PERMUTATIONS = 10_000  # a matter of seconds and memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def compare(
         names.append(prediction)
     skipped: list[str] = []
     # A permutation test's smallest p-value is 1 / (permutations + 1): one column must be able to stand out among all.
-    enough = math.ceil(2 * len(names) / options.alpha)
+    enough = min(math.ceil(2 * len(names) / options.alpha), _MOST_PERMUTATIONS)
     options = replace(options, permutations=max(options.permutations, enough))
     blocks = _Blocks(reference, current, options) if options.block else None
     found: list[_Difference] = []
