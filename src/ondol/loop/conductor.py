@@ -167,7 +167,9 @@ class Conductor:
 
     def _waiting(self, model: str, stable: str) -> tuple[str, ...]:
         """Return releases that passed a gate and were neither served, tried nor superseded, oldest first."""
+        route = routes.get(self._store, model)
         tried = {one.candidate for one in rollouts.of_service(self._store, model)} | {stable}
+        tried |= {route.previous} if route else set()
         tried |= {one.stable for one in rollouts.of_service(self._store, model)}
         tried |= {
             str(one.evidence.get("release")) for one in rollouts.decisions(self._store, model, "supersede", limit=1000)

@@ -22,11 +22,19 @@ _EXAMPLES = 3
 
 
 def example(data: Path, features: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a few rows as the registry wants an input example."""
+    """Return a few rows as the registry wants an input example; a column with empty cells has one in them."""
+    import pandas as pd
+
     from ondol.data import tables
 
-    rows = tables.read(data)[list(features)].head(_EXAMPLES).to_dict("records")
-    return [{str(name): value for name, value in row.items()} for row in rows]
+    frame = tables.read(data)[list(features)]
+    chosen = list(range(min(_EXAMPLES, len(frame))))
+    for name in frame.columns:
+        empty = frame[name].isna().to_numpy()
+        if empty.any() and not empty[chosen].any():
+            chosen.append(int(empty.argmax()))
+    rows = frame.iloc[chosen].to_dict("records")
+    return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
 
 
 def keep(context: Context, release: str, data: Path, target: str, scored: Scored) -> None:

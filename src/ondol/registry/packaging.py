@@ -121,7 +121,12 @@ def _example(example: Sequence[Json] | None, folder: Path) -> Json:
     columns = list(example[0])
     split = {"columns": columns, "data": [[row.get(name) for name in columns] for row in example]}
     (folder / "input_example.json").write_text(json.dumps(split, ensure_ascii=False), encoding="utf-8")
-    schema = [{"type": _type([row.get(name) for row in example]), "name": name, "required": True} for name in columns]
+    # A column that is empty in the example may be empty in requests; a full one is required, as MLflow infers it.
+    schema = [
+        {"type": _type([row[name] for row in example if row.get(name) is not None]), "name": name,
+         "required": all(row.get(name) is not None for row in example)}
+        for name in columns
+    ]  # fmt: skip
     return {
         "signature": {"inputs": json.dumps(schema, ensure_ascii=False), "outputs": None, "params": None},
         "saved_input_example_info": {
@@ -134,7 +139,7 @@ def _example(example: Sequence[Json] | None, folder: Path) -> Json:
 
 
 def _type(values: Sequence[Any]) -> str:
-    if all(isinstance(value, bool) for value in values):
+    if values and all(isinstance(value, bool) for value in values):
         return "boolean"
     if all(value is None or isinstance(value, (int, float)) for value in values):
         return "double"  # a column of whole numbers today may hold a missing value tomorrow

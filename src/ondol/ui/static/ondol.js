@@ -1,3 +1,6 @@
+// MLflow's clients print links like http://HOST:PORT/#/experiments/1: here its pages are below /mlflow/.
+if (location.pathname === "/" && location.hash.startsWith("#/")) location.replace("/mlflow/" + location.hash);
+
 // Keep an open page fresh: every few seconds fetch it again and put the new <main> in place of the old one.
 // Nothing happens while the tab is hidden, text is selected, or a <details> is open.
 (() => {
