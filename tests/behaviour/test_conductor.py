@@ -114,6 +114,29 @@ def test_an_alias_that_somebody_moved_is_moved_back(store: Store, conducted: tup
     assert "version 1" in decision.reason
 
 
+def test_an_alias_moved_to_a_release_that_was_never_tried_is_a_proposal(
+    store: Store, conducted: tuple[Conductor, Shelf, Trainer]
+) -> None:
+    conductor, shelf, _ = conducted
+    stable = tools.serving(store)
+    proposed = tools.release(store, "2")
+    loads.put(store, MODEL, proposed, "Loaded")
+    shelf.aliases["champion"] = "2"
+    conductor.slow()
+    assert [one.candidate for one in rollouts.of_service(store, MODEL)] == [proposed]
+    assert shelf.moved == []
+    for _ in range(20):
+        tools.requests(store, 200, bad_candidate=True)
+        conductor.fast()
+    conductor.slow()
+    conductor.slow()
+    route = routes.get(store, MODEL)
+    assert route is not None
+    assert (route.stable, route.candidate) == (stable, "")
+    assert shelf.moved == ["1"]
+    assert tools.actions(store) == ["start", "roll_back", "alias"]
+
+
 def test_drift_is_answered_by_one_retraining(store: Store, conducted: tuple[Conductor, Shelf, Trainer]) -> None:
     conductor, _, trainer = conducted
     stable = tools.serving(store)
