@@ -87,7 +87,15 @@ def running(settings: Settings, store: Store) -> Iterator[Plane]:
     """Start a data plane, wait until it is ready, and stop it at the end."""
     settings = replace(settings, data=Address("127.0.0.1", listen.free_port()))
     settings.logs.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "ondol.app.dataplane", "--home", str(settings.home), "--listen", str(settings.data)]
+    command = [
+        sys.executable,
+        "-m",
+        "ondol.app.dataplane",
+        "--home",
+        str(settings.home),
+        "--listen",
+        str(settings.data),
+    ]
     with (settings.logs / "dataplane.log").open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"})
     client = httpx.Client(base_url=settings.data.url, timeout=30.0)
