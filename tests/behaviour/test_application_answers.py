@@ -22,7 +22,7 @@ DOCS = {
     "auth.md": "# API 인증\n\nAPI 인증은 OAuth2 Bearer 토큰으로 합니다. 토큰은 24시간 동안 유효합니다.\n",
     "rollback.md": "# Rolling back\n\nUse the command `ondol model rollback NAME` to roll back a model. "
     "A rollback takes less than 50 milliseconds.\n",
-    "heating.md": "# Ondol heating\n\nThe underfloor heating was invented in Korea about 2,000 years ago.\n",
+    "heating.md": "# Ondol heating\n\nThe underfloor heating was invented in Korea about 2,000 years ago. Its museum answers at kim@example.com.\n",
 }
 PROMPT = """
 name: qa_prompt
@@ -49,6 +49,15 @@ prompts:
   - task: self_check_facts
     content: "{{ evidence }} {{ response }}"
 """
+SCREEN = """
+models: []
+rails:
+  retrieval:
+    flows: [mask sensitive data on retrieval]
+  config:
+    sensitive_data_detection:
+      retrieval: {entities: [EMAIL_ADDRESS]}
+"""
 SCHEMA = """
 from pydantic import BaseModel, Field
 
@@ -67,6 +76,7 @@ applications:
   structured: {llm: openai/gpt-4o-mini, index: docs, output: "schemas.py:StructuredResponse"}
   reader_structured: {index: docs, output: "schemas.py:StructuredResponse", retrieval: {threshold: 0.2}}
   guarded: {index: docs, guardrails: guardrails/, retrieval: {threshold: 0.2}}
+  screened: {llm: openai/gpt-4o-mini, index: docs, guardrails: screen/}
   chat: {llm: openai/gpt-4o-mini}
 """
 
@@ -82,6 +92,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "prompts" / "qa_prompt.yaml").write_text(PROMPT, encoding="utf-8")
     (folder / "guardrails").mkdir()
     (folder / "guardrails" / "config.yml").write_text(GUARD, encoding="utf-8")
+    (folder / "screen").mkdir()
+    (folder / "screen" / "config.yml").write_text(SCREEN, encoding="utf-8")
     (folder / "schemas.py").write_text(SCHEMA, encoding="utf-8")
     (folder / "ondol.yaml").write_text(PROJECT, encoding="utf-8")
     with LLMHome(folder) as home:
@@ -202,6 +214,14 @@ def test_a_password_is_refused_on_input(home: LLMHome) -> None:
 def test_a_guarded_application_still_answers(home: LLMHome) -> None:
     home.serve("guarded")
     assert "rollback" in ask(home, "guarded", "How do I roll back a model?").choices[0].message.content
+
+
+def test_retrieved_passages_pass_their_rails_before_the_model_sees_them(home: LLMHome, fake: FakeLLM) -> None:
+    home.serve("screened")
+    ask(home, "screened", "Where was the underfloor heating invented?")
+    seen = str(fake.requests[-1].body)
+    assert "<EMAIL>" in seen
+    assert "kim@example.com" not in seen
 
 
 GOOD = '{"answer": "OAuth2", "confidence": 0.9, "sources": ["auth.md"]}'

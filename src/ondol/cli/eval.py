@@ -74,6 +74,7 @@ def command(
 
 
 async def _measure(spec: Any, watch: Any) -> SuiteReport:
+    from ondol.api.openai import wiring
     from ondol.app import asking, releasing
     from ondol.evaluation import judge as judging
     from ondol.evaluation import suite as suites
@@ -85,7 +86,8 @@ async def _measure(spec: Any, watch: Any) -> SuiteReport:
     settings = contexts.load_settings()
     suites.check_metrics(spec.metrics)
     with contexts.open_store(settings) as store:
-        model = registry.open_model(registry.parse(spec.judge), settings.project) if spec.judge else None
+        providers = wiring.read_project(settings).llms
+        model = registry.open_model(registry.parse(spec.judge, providers), settings.project) if spec.judge else None
         embedder = embedding.make(IndexOptions()) if "answer_relevancy" in spec.metrics else None
         has_vectors = embedder is not None and embedder.dimensions > 0
         judge = judging.Judge(model, embedder if has_vectors else None, Judgements(store)) if model else None

@@ -205,8 +205,15 @@ class Application:
             "retrieval", {"gen_ai.operation.name": "retrieval", "ondol.index": self.parts.manifest.index}
         ) as one:
             search = lambda: index.search(state.question, self._k, where=self._where, options=self._search)  # noqa: E731
-            state.hits = await self._in_thread(search)
+            state.hits = await self._in_thread(self._passed, await self._in_thread(search))
             one.put("ondol.retrieval.documents", [_shown(hit) for hit in state.hits])
+
+    def _passed(self, hits: Sequence[Hit]) -> list[Hit]:
+        """Return the passages that the `retrieval` rails let through, masked where they say so."""
+        if self.parts.rails is None:
+            return list(hits)
+        checked = [(hit, self.parts.rails.check_retrieved(hit.text)) for hit in hits]
+        return [replace(hit, text=decision.text) for hit, decision in checked if decision.allowed]
 
     async def _extract(self, state: _State, span: ActiveSpan) -> Answered:
         with span.part("answer extractive") as one:
