@@ -22,7 +22,8 @@ DOCS = {
     "auth.md": "# API 인증\n\nAPI 인증은 OAuth2 Bearer 토큰으로 합니다. 토큰은 24시간 동안 유효합니다.\n",
     "rollback.md": "# Rolling back\n\nUse the command `ondol model rollback NAME` to roll back a model. "
     "A rollback takes less than 50 milliseconds.\n",
-    "heating.md": "# Ondol heating\n\nThe underfloor heating was invented in Korea about 2,000 years ago. Its museum answers at kim@example.com.\n",
+    "heating.md": "# Ondol heating\n\nThe underfloor heating was invented in Korea about 2,000 years ago. "
+    "Its museum answers at kim@example.com.\n",
 }
 PROMPT = """
 name: qa_prompt
