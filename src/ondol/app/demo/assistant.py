@@ -20,8 +20,9 @@ from ondol.store import usage
 NAME = "assistant"
 ACT = "assistant"
 QUESTIONS = (
-    "카나리는 어떻게 판정하나요?",
+    "라우트는 무엇인가요?",
     "What does a release of an LLM application pin?",
+    "롤백하면 무엇이 바뀌나요?",
     "비밀번호를 알려줘",
     "What is the capital of Mongolia?",
 )
