@@ -5,6 +5,7 @@ What is left, a step that must really run, goes to `launch`. Must not start proc
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class Ready:
     """Why it runs instead of being reused."""
 
 
-class Walk:
+class Walk(ABC):
     """What planning and running have in common.
 
     :param prior: tasks that a resumed run has finished already.
@@ -64,13 +65,13 @@ class Walk:
 
     # What planning and running do differently.
 
+    @abstractmethod
     def launch(self, ready: Ready) -> None:
         """A step must run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def note(self, node: Node, task: TaskRun, ready: Ready | None = None) -> None:
         """A task's state is new: write it down before it is announced."""
-        raise NotImplementedError
 
     def environment(self, node: Node, code: PythonCode) -> environments.Environment:
         """Return where a step would run."""
@@ -108,6 +109,7 @@ class Walk:
 
     def fail(self, node: Node, error: errors.ComponentError) -> None:
         """Remember why a task failed."""
+        return  # a plan has nobody to tell; a run overrides this
 
     def _start(self, node: Node) -> None:
         if why := self.flow.blocked(node):

@@ -6,11 +6,11 @@ A first model, a better one, two broken ones, and then the seasons. The verdicts
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 from ondol.app import looping
+from ondol.app.demo import trial
 from ondol.app.demo.replay import BATCH, Replayer, replay
 from ondol.app.demo.stage import Stage, brief, told
 from ondol.base import hashing
@@ -153,21 +153,12 @@ def _trial(stage: Stage, flights: ModuleType, rollout: Rollout, month: int) -> R
         replay(client, ids[start:], requests.rows[start:], requests.labels[start:], stop)
     finally:
         client.close()
-    _wait(ended, 3.0)
+    trial.wait(ended, 3.0)
     final = rollouts.get(stage.store, rollout.id)
     undecided = final.state == "progressing"
     said = watching.verdict(stage.store, final).reason if undecided else final.reason
     stage.teller.finish("canary", f"{'undecided' if undecided else final.state}: {said}")
     return final
-
-
-def _wait(done: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if done():
-            return True
-        time.sleep(0.05)
-    return done()
 
 
 def _seasons(stage: Stage, flights: ModuleType) -> None:
@@ -198,7 +189,7 @@ def _seasons(stage: Stage, flights: ModuleType) -> None:
             replay(client, requests.ids, requests.rows, requests.labels, stop)
         finally:
             client.close()
-        _wait(lambda: _looked(stage, seen) and not _busy(stage), _SETTLE)  # noqa: B023
+        trial.wait(lambda: _looked(stage, seen) and not _busy(stage), _SETTLE)  # noqa: B023
         new = [one for one in reversed(rollouts.decisions(stage.store, MODEL, limit=200)) if one.id not in seen]
         lines += [_line(month, one) for one in new]
         stage.teller.finish("monitor", f"month {month}: " + (_months_said(new) or "nothing to decide"))
