@@ -8,6 +8,7 @@ import pytest
 
 from ondol.base import errors
 from ondol.formats import project
+from ondol.records.project import ImageSpec
 
 _DESIGN = """
 name: support
@@ -69,6 +70,27 @@ def test_the_file_of_the_design_is_read() -> None:
 def test_what_is_wrong_is_named(text: str, message: str) -> None:
     with pytest.raises(errors.InputError, match=message):
         project.parse(text)
+
+
+_IMAGES = """
+name: x
+images:
+  "python:3.11*": python
+  "myorg/scorer:*": {command: [./scorer, --fast]}
+  "myorg/*": {packages: [scikit-learn==1.5.2], python: "3.11"}
+"""
+
+
+def test_an_image_means_what_the_first_fitting_rule_says() -> None:
+    read = project.parse(_IMAGES)
+    assert read.image("docker.io/library/python:3.11-slim") == ImageSpec()
+    assert read.image("myorg/scorer").command == ("./scorer", "--fast")
+    assert read.image("myorg/trainer:v2").packages == ("scikit-learn==1.5.2",)
+    with pytest.raises(errors.UnsupportedError, match=r"'python:3\.12'") as caught:
+        read.image("python:3.12", where="isvc.yaml")
+    assert (caught.value.code, caught.value.where) == ("UNS-340", "isvc.yaml")
+    with pytest.raises(errors.InputError, match=r"images\.a:"):
+        project.parse("name: x\nimages: {a: {command: [b], python: '3.11'}}")
 
 
 def test_the_nearest_key_is_offered_and_a_missing_file_has_a_way_out(tmp_path: Path) -> None:

@@ -56,12 +56,20 @@ def parse(text: str, where: str = settings.PROJECT_FILE) -> Project:
         project = codec.typed(value, Project)
     except errors.InputError as error:
         raise errors.InputError(error.message, where=where, code="INP-011") from error
-    _refuse_what_is_not_there_yet(project, where)
+    _refuse_what_has_no_effect(project, where)
     return project
 
 
-def _refuse_what_is_not_there_yet(project: Project, where: str) -> None:
-    """What the file may say one day and nobody honours today is refused, never ignored."""
+def _refuse_what_has_no_effect(project: Project, where: str) -> None:
+    """What the file says and nobody would honour is refused, never ignored."""
+    for pattern, image in project.images.items():
+        if image.command and (image.packages or image.python):
+            raise errors.InputError(
+                f"images.{pattern}: a local `command` runs as it is; `packages` and `python` have no effect on it",
+                where=where,
+                way_out="Write either `command`, or `packages` and `python`.",
+                code="INP-011",
+            )
     for trigger in project.retrain.on:
         if trigger != "drift":
             raise errors.UnsupportedError(
@@ -102,6 +110,8 @@ def _with_short_forms(value: dict[str, Any], where: str) -> dict[str, Any]:
         if isinstance(retrain.get("on"), str):
             retrain["on"] = [retrain["on"]]
         value["retrain"] = retrain
+    if isinstance(images := value.get("images"), dict):
+        value["images"] = {str(pattern): {} if one == "python" else one for pattern, one in images.items()}
     return value
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
+from ondol.base import errors
 from ondol.records.rollout import JudgePolicy
 
 Json = dict[str, Any]
@@ -179,6 +181,21 @@ class RetrainSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """What a container image means on this machine: a local command, or a Python environment (`python` in the file)."""
+
+    command: tuple[str, ...] = ()
+    """The image's entrypoint here, run in the project's folder; empty: the container's own command runs in the
+    environment that `packages` and `python` describe."""
+
+    packages: tuple[str, ...] = ()
+    """Requirements of the environment; none: the running one is taken as it is."""
+
+    python: str = ""
+    """Version of the environment's Python, `3.11`; empty: the running one's."""
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """A project: what exists, by name. It never repeats what the field's files say."""
 
@@ -202,8 +219,35 @@ class Project:
     budgets: tuple[BudgetSpec, ...] = ()
     alerts: tuple[Json, ...] = ()
     retrain: RetrainSpec = field(default_factory=RetrainSpec)
+    images: dict[str, ImageSpec] = field(default_factory=dict)
+    """Patterns of container images (`*`, `?`, `[…]`) to what they mean here; the first that fits counts."""
 
     def policy(self, service: str) -> JudgePolicy:
         """Return how candidates of a model or application are tried."""
         own = self.models.get(service) or self.applications.get(service)
         return (own.rollout if own else None) or self.rollout
+
+    def image(self, name: str, where: str = "") -> ImageSpec:
+        """Return what a container image means on this machine.
+
+        Docker Hub's long and short names of an image are the same, and a missing tag is `latest`.
+
+        :param where: the file and field that names it.
+        :raises UnsupportedError: UNS-340 when no rule fits; no image is ever pulled or guessed.
+        """
+        short = _short_image(name)
+        for pattern, spec in self.images.items():
+            if fnmatchcase(short, _short_image(pattern)):
+                return spec
+        raise errors.UnsupportedError(
+            f"image {name!r} has no meaning on this machine: nothing is pulled, and no rule of ondol.yaml fits",
+            where=where,
+            way_out=f"Say what it is: images: {{{name!r}: python}}, or {{command: [./program]}}, or {{packages: […]}}.",
+            code="UNS-340",
+        )
+
+
+def _short_image(name: str) -> str:
+    short = name.removeprefix("docker.io/").removeprefix("library/")
+    bare = ":" not in short.rpartition("/")[2] and not short.endswith("*")
+    return f"{short}:latest" if bare and "@" not in short else short
