@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ondol.base import errors
-from ondol.llm import gguf, registry, transport
+from ondol.base import errors, transport
+from ondol.llm import gguf, registry
 from ondol.llm.langchain_model import LangChainModel
 from ondol.llm.openai_compatible import Endpoint, OpenAICompatible
 from ondol.records.chat import ChatAnswer, ChatRequest, Message

@@ -9,8 +9,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from ondol.base import transport
 from ondol.base.telemetry import ActiveSpan
-from ondol.llm import tokens, transport
+from ondol.llm import tokens
 from ondol.llm.port import ChatModel, Meter
 from ondol.records.chat import ChatAnswer, ChatDelta, ChatRequest, TokenUsage
 from ondol.records.usage import Reservation, UsageIntent, UsageRow

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from ondol.base import errors
-from ondol.llm import tokens, transport
+from ondol.base import errors, transport
+from ondol.llm import tokens
 from ondol.records.chat import ChatAnswer, ChatDelta, ChatRequest, TokenUsage
 
 Json = dict[str, Any]

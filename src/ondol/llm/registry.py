@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ondol.base import errors
-from ondol.llm import gguf, langchain_model, openai_compatible, transport
+from ondol.base import errors, transport
+from ondol.llm import gguf, langchain_model, openai_compatible
 from ondol.llm.port import ChatModel
 
 Json = dict[str, Any]

@@ -13,9 +13,9 @@ import msgspec
 
 from ondol.api.openai import replies
 from ondol.api.openai.wiring import Services
-from ondol.base import errors, telemetry
+from ondol.base import errors, telemetry, transport
 from ondol.base.telemetry import ActiveSpan
-from ondol.llm import metered, openai_compatible, registry, tokens, transport
+from ondol.llm import metered, openai_compatible, registry, tokens
 from ondol.records.chat import ChatAnswer, ChatDelta, ChatRequest, Message, TokenUsage
 from ondol.records.usage import Reservation, UsageIntent, UsageRow
 

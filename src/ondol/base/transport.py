@@ -1,6 +1,6 @@
-"""HTTP/1.1 out, for providers: a small connection pool on asyncio and httptools.
+"""HTTP/1.1 out, to providers and to workers: a small connection pool on asyncio and httptools.
 
-It exists because the gateway's own work must stay small beside a call: a general client costs about one millisecond of
+It exists because our own work must stay small beside a call: a general client costs about one millisecond of
 processor time a request, this one a tenth. Behind a proxy (`HTTPS_PROXY` …) `httpx` does the work instead.
 
 Must not know what is sent. Retries nothing except a kept-alive connection that the other side had closed meanwhile.
@@ -218,7 +218,7 @@ async def _in_time(work: Any, timeout: float, url: str) -> Any:
             return await work
     except TimeoutError as error:
         raise TimedOut(
-            f"no answer within {timeout:g} s", where=url, way_out="Try again, or raise the LLM's `timeout`."
+            f"no answer within {timeout:g} s", where=url, way_out="Try again, or raise its `timeout`."
         ) from error
 
 
@@ -245,7 +245,7 @@ class Client:
     async def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Any:
         target = target_of(url)
         if _proxied(target):
-            from ondol.llm import proxied
+            from ondol.base import proxied
 
             return await proxied.send(method, url, headers, body, timeout)
         head = [f"{method} {target.path} HTTP/1.1", f"host: {_host(target)}", f"content-length: {len(body)}"]

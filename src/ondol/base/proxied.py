@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 
 import httpx
 
-from ondol.llm import transport
+from ondol.base import transport
 
 
 class ProxiedResponse:
