@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ondol.base import errors, ids
+from ondol.base.environments import Environment
 from ondol.base.progress import SILENT, Progress
 from ondol.base.settings import Settings
 from ondol.formats.kfp_container import PythonCode
@@ -249,7 +250,7 @@ class _Runner(Walk):
 
     # ------------------------------------------------------------ steps
 
-    def environment(self, node: Node, code: PythonCode) -> environments.Environment:
+    def environment(self, node: Node, code: PythonCode) -> Environment:
         return environments.ensure(
             code, self.home, lambda text: self.progress.advance(self.stage, 0, f"{node.path}: {text}")
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ondol.base import errors
+from ondol.base.environments import Environment
 from ondol.formats.kfp_container import PythonCode
 from ondol.formats.kfp_graph import Graph, Importer
 from ondol.pipelines import caching, environments, steps, values
@@ -73,7 +74,7 @@ class Walk(ABC):
     def note(self, node: Node, task: TaskRun, ready: Ready | None = None) -> None:
         """A task's state is new: write it down before it is announced."""
 
-    def environment(self, node: Node, code: PythonCode) -> environments.Environment:
+    def environment(self, node: Node, code: PythonCode) -> Environment:
         """Return where a step would run."""
         return environments.find(code, self.home)
 
