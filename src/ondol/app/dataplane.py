@@ -108,6 +108,7 @@ class DataPlane:
         gauge("ondol_queue_rows", "Rows queued or in a model.", self._queues)
         gauge("ondol_observations_waiting", "Observations not written yet.", lambda: [((), self.request_log.waiting)])
         gauge("ondol_observations_dropped_total", "Observations lost.", lambda: [((), self.request_log.dropped)])
+        gauge("ondol_mirror_dropped_total", "Copies for a candidate not made.", lambda: [((), context.mirror.dropped)])
         gauge(
             "ondol_observations_sampled_out_total",
             "Anonymous requests not logged.",
@@ -118,8 +119,7 @@ class DataPlane:
         return [
             ((("service", name), ("release", model.version)), model.batcher.waiting_rows)
             for name, serving in sorted(self.models.serving.items())
-            for model in (serving.stable, serving.candidate)
-            if model is not None
+            for model in serving.models
         ]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-Arm = Literal["stable", "candidate"]
+Arm = str
+"""Who answers: `stable`, `candidate`, or the name of a further variant."""
+
+STABLE, CANDIDATE = "stable", "candidate"
 RolloutState = Literal["progressing", "promoted", "rolled_back", "inconclusive", "aborted"]
 QualityLoss = Literal["auto", "zero_one", "brier", "absolute", "log_clipped"]
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A named arm beside stable."""
+
+    name: str
+    release: str
+    """Digest of the release."""
+
+    share: float
+    """Part of the variants' units that are its own, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +41,7 @@ class Route:
     """Digest of the release on trial; empty when there is none."""
 
     weight: float = 0.0
-    """Percent of units that go to the candidate, 0 to 100."""
+    """Percent of units that go to the candidate, 0 to 100; with `others`, to all variants together."""
 
     salt: str = ""
     """Makes the assignment of units to arms specific to one rollout."""
@@ -39,6 +54,41 @@ class Route:
 
     generation: int = 0
     """Grows by one with every change; compare-and-set."""
+
+    candidate_name: str = CANDIDATE
+    """What the candidate is called in answers and in the request log."""
+
+    others: tuple[Variant, ...] = ()
+    """Further variants beside the candidate, which has the rest of their shares. Nothing without a candidate."""
+
+    mirror: float = 0.0
+    """Percent of stable's requests that are copied to the candidate, whose answers nobody gets."""
+
+    unit: str = ""
+    """Where a request says which unit it belongs to: `header:NAME`, `cookie:NAME` or `body:FIELD`; empty: in the header
+    `x-ondol-unit` only."""
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Every arm beside stable, the candidate first."""
+        if not self.candidate:
+            return ()
+        rest = 1.0 - sum(one.share for one in self.others)
+        return (Variant(self.candidate_name, self.candidate, rest), *self.others)
+
+    def with_variants(self, variants: tuple[Variant, ...], weight: float) -> Route:
+        """Return the route with these arms beside stable; their shares are scaled to add up to 1."""
+        if not variants:
+            return replace(self, candidate="", candidate_name=CANDIDATE, others=(), weight=0.0, mirror=0.0)
+        first, total = variants[0], sum(one.share for one in variants) or 1.0
+        others = tuple(replace(one, share=one.share / total) for one in variants[1:])
+        return replace(self, candidate=first.release, candidate_name=first.name, others=others, weight=weight)
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """Digests of all releases that must be in memory: stable, variants, the previous one."""
+        named = (self.stable, *(one.release for one in self.variants), self.previous)
+        return tuple(dict.fromkeys(filter(None, named)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,3 +221,7 @@ class Observation:
 
     signals: Json = field(default_factory=dict)
     """Further numbers per request: quality score, tokens, cost, guardrail blocks …"""
+
+    shadow: bool = False
+    """A copy that the candidate answered for the record only. Its `signals` compare it with the answer that was given:
+    `disagreement`, `probability_difference`, `latency_ratio`, `primary_status`."""

@@ -127,6 +127,8 @@ class Judge:
 
     def add(self, one: Observation) -> None:
         """Take a served request, with its label if it has one already."""
+        if one.shadow:
+            return
         weight, unit = self._weight(one), self._unit(one)
         # Without weights, requests before the candidate's first answer may be from when it was not loaded yet. That
         # first one only opens the counting: its arm is no coin toss, it is how we know.

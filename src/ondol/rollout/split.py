@@ -9,17 +9,23 @@ import hashlib
 import math
 from functools import lru_cache
 
-from ondol.records.rollout import Arm, Route
+from ondol.records.rollout import STABLE, Arm, Route
 
 BUCKETS = 10_000
 """A weight is honoured to a hundredth of a percent."""
 
 
-def bucket(salt: str, unit: str) -> int:
-    """Return the unit's place in [0, 10000), uniform over units and independent between salts."""
+def places(salt: str, unit: str) -> tuple[int, int]:
+    """Return two numbers in [0, 10000), uniform over units and independent of each other and between salts."""
     state = _salted(salt).copy()
     state.update(unit.encode("utf-8", "surrogatepass"))
-    return int.from_bytes(state.digest(), "big") % BUCKETS
+    rest, first = divmod(int.from_bytes(state.digest(), "big"), BUCKETS)
+    return first, rest % BUCKETS
+
+
+def bucket(salt: str, unit: str) -> int:
+    """Return the unit's place in [0, 10000): it is a variant's when this is below the weight."""
+    return places(salt, unit)[0]
 
 
 @lru_cache(maxsize=1024)
@@ -32,15 +38,24 @@ def _salted(salt: str) -> hashlib.blake2b:
 def assign(route: Route, unit: str) -> Arm:
     """Return the arm that serves this unit.
 
-    A unit once in the candidate stays there as the weight grows, because its bucket does not change and the candidate
-    owns the buckets below the weight. A caller without a unit passes something random, such as the request's id.
+    A unit once in a variant stays there as the weight grows, because its bucket does not change and the variants own
+    the buckets below the weight; a second number says which variant. A caller without a unit passes something random,
+    such as the request's id.
     """
     if not route.candidate or route.weight <= 0:
-        return "stable"
-    if route.weight >= 100:
-        return "candidate"
+        return STABLE
+    if route.weight >= 100 and not route.others:
+        return route.candidate_name
+    first, second = places(route.salt, unit)
     # round(): 0.29 * 100 is 28.999999999999996, and a hundredth of a percent must not get lost in that.
-    return "candidate" if bucket(route.salt, unit) < round(route.weight * 100) else "stable"
+    if first >= round(route.weight * 100):
+        return STABLE
+    edge = 0.0
+    for one in route.others:
+        edge += one.share
+        if second < edge * BUCKETS:
+            return one.name
+    return route.candidate_name
 
 
 _RATIOS = (0.25, 0.5, 0.8, 0.9, 1.1, 1.25, 2.0, 4.0)  # candidate share of units, as odds against what was asked for

@@ -175,12 +175,7 @@ class ApplicationHost:
 
     def _run(self) -> None:
         while self._queue.get():
-            wanted = {
-                digest: route.service
-                for route in self._routes.values()
-                for digest in (route.stable, route.candidate, route.previous)
-                if digest
-            }
+            wanted = {digest: route.service for route in self._routes.values() for digest in route.releases}
             for digest, service in wanted.items():
                 if digest not in self._open:
                     self._load(service, digest)

@@ -71,11 +71,21 @@ class Serving:
     """The route as it is served: without a candidate that is not loaded."""
 
     stable: Model
-    candidate: Model | None = None
+    arms: Mapping[Arm, Model] = field(default_factory=dict)
+    """The loaded variants by name; the candidate is the first."""
+
     options: Options = field(default_factory=Options)
 
+    @property
+    def candidate(self) -> Model | None:
+        return self.arms.get(self.route.candidate_name)
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        return (self.stable, *self.arms.values())
+
     def model(self, arm: Arm) -> Model:
-        return self.candidate if arm == "candidate" and self.candidate is not None else self.stable
+        return self.arms.get(arm, self.stable)
 
 
 def options_of(service: InferenceService | None) -> Options:
@@ -194,9 +204,7 @@ class Models:
     def _forget_the_past(self) -> None:
         """Correct what an earlier process of this home said of releases that nobody routes to any more."""
         with self._guard:
-            named = {
-                (name, digest) for name, route in self._wanted.items() for digest in (route.stable, route.candidate)
-            }
+            named = {(name, digest) for name, route in self._wanted.items() for digest in _asked_for(route)}
         for load in loads.every(self._store):
             if load.state != "Unloaded" and (load.service, load.release) not in named:
                 loads.put(self._store, load.service, load.release, "Unloaded")
@@ -220,7 +228,7 @@ class Models:
             wanted = dict(self._wanted)
         for name, route in wanted.items():
             fresh = self._reported.get(name) != route.generation
-            for digest in dict.fromkeys(filter(None, (route.stable, route.candidate))):
+            for digest in dict.fromkeys(_asked_for(route)):
                 self._ensure(name, digest, route.generation, fresh)
                 self._publish(wanted)  # each service serves as soon as it can
             self._reported[name] = route.generation
@@ -264,27 +272,38 @@ class Models:
             stable = self._models.get((name, route.stable)) or (before.stable if before else None)
             if stable is None:
                 continue
-            candidate = self._models.get((name, route.candidate)) if route.candidate else None
-            served = replace(route, stable=stable.digest)
-            if candidate is None:
-                served = replace(served, candidate="", weight=0.0)
+            served, arms = self._arms(replace(route, stable=stable.digest))
             chosen = options.get(name, Options())
-            for model in filter(None, (stable, candidate)):
+            for model in (stable, *arms.values()):
                 model.batcher.most_jobs = chosen.concurrency
-            fresh = Serving(served, stable, candidate, chosen)
+            fresh = Serving(served, stable, arms, chosen)
             found[name] = before if fresh == before and before is not None else fresh
         self.serving = found
 
+    def _arms(self, route: Route) -> tuple[Route, dict[Arm, Model]]:
+        """Return the route as it can be served now, and its variants by name.
+
+        On trial all variants serve or none does, or their comparison would not be one. By hand each serves by itself.
+        """
+        wanted = route.variants
+        loaded = {one.name: model for one in wanted if (model := self._models.get((route.service, one.release)))}
+        if len(loaded) == len(wanted):
+            return route, loaded
+        kept = () if route.rollout else tuple(one for one in wanted if one.name in loaded)
+        weight = route.weight * sum(one.share for one in kept)
+        return route.with_variants(kept, weight), {one.name: loaded[one.name] for one in kept}
+
     def _unload(self, wanted: Mapping[str, Route]) -> None:
         """Forget models nobody routes to; requests that hold one still finish with it."""
-        kept = {
-            (name, digest)
-            for name, route in wanted.items()
-            for digest in (route.stable, route.candidate, route.previous)
-        }
+        kept = {(name, digest) for name, route in wanted.items() for digest in route.releases}
         kept |= {(name, serving.stable.digest) for name, serving in self.serving.items()}
         for key in [key for key in self._models if key not in kept]:
             model = self._models.pop(key)
             loads.put(self._store, *key, "Unloaded")
             if self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(model.batcher.close)
+
+
+def _asked_for(route: Route) -> tuple[str, ...]:
+    """Return the releases that are to be loaded; a previous one is only kept."""
+    return (route.stable, *(one.release for one in route.variants))

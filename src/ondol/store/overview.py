@@ -33,8 +33,7 @@ def service(store: Store, route: Route) -> ServiceView:
     of_name = {release.digest: release for release in releases.of_name(store, route.service)}
     history = rollouts.of_service(store, route.service)
     current = next((one for one in history if one.id == route.rollout), history[0] if history else None)
-    named = {route.stable, route.candidate, route.previous} - {""}
-    loaded = tuple(load for load in loads.every(store, route.service) if load.release in named)
+    loaded = tuple(load for load in loads.every(store, route.service) if load.release in route.releases)
     return ServiceView(route, of_name.get(route.stable), of_name.get(route.candidate), current, loaded)
 
 

@@ -33,6 +33,15 @@ def status_of(error: errors.OndolError) -> int:
     return _STATUS.get(error.code, error.http_status)
 
 
+def status_of_failure(error: Exception | None) -> int:
+    """Return the HTTP status of whatever a model's computation ended with."""
+    if error is None:
+        return 200
+    if isinstance(error, TimeoutError):
+        return 504
+    return status_of(error) if isinstance(error, errors.OndolError) else 500
+
+
 def body_of(error: errors.OndolError) -> bytes:
     """Return an error's body: KServe's `error`, and ours beside it."""
     return _encode({"error": error.message, "field": error.where, "way_out": error.way_out, "code": error.code})

@@ -9,12 +9,14 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from functools import partial
 from typing import Any
 
 from ondol.api.kserve import answers, labels, v2
 from ondol.api.kserve.answers import Headers, Reply
 from ondol.api.kserve.exchange import Context, Exchange
 from ondol.base import errors, ids
+from ondol.rollout import units
 from ondol.serving import payloads_v1
 from ondol.serving.models import Models, Serving
 from ondol.store.connection import Store
@@ -77,7 +79,7 @@ class KServeDoor:
         serving = self._find(service)
         answers.check_body(headers, body)
         rows, features = payloads_v1.read(body, serving.stable.spec)
-        exchange = self._exchange(serving, "v1", headers, started, len(rows), "", payloads_v1_write, reply)
+        exchange = self._exchange(serving, "v1", headers, body, started, len(rows), "", payloads_v1_write, reply)
         exchange.start(rows, features, serving.options.probabilities and serving.stable.probabilities)
 
     def _infer_v2(self, service: str, headers: RequestHeaders, body: bytes, reply: Reply, started: float) -> None:
@@ -85,15 +87,17 @@ class KServeDoor:
         answers.check_body(headers, body)
         request = v2.read(body, serving)
         write = v2.writer(service, serving, request)
-        exchange = self._exchange(serving, "v2", headers, started, len(request.rows), request.id, write, reply)
+        exchange = self._exchange(serving, "v2", headers, body, started, len(request.rows), request.id, write, reply)
         request.id = exchange.ids[0]
         exchange.start(request.rows, request.features, request.probabilities)
 
     def _exchange(
-        self, serving: Serving, protocol: str, headers: RequestHeaders, started: float, count: int, given: str,
-        write: Any, reply: Reply,
+        self, serving: Serving, protocol: str, headers: RequestHeaders, body: bytes, started: float, count: int,
+        given: str, write: Any, reply: Reply,
     ) -> Exchange:  # fmt: skip
-        unit = headers.get(b"x-ondol-unit", b"").decode("utf-8", "replace")
+        unit = _text(headers, "x-ondol-unit")
+        if not unit and serving.route.unit:
+            unit = units.find(serving.route.unit, partial(_text, headers), body)
         listed = headers.get(b"x-request-ids")
         if listed is not None:
             named = [one.strip() for one in listed.decode("utf-8", "replace").split(",")]
@@ -106,7 +110,7 @@ class KServeDoor:
                 self.context, serving, protocol, started, named, "", per_row=True, explicit=True, write=write,
                 reply=reply,
             )  # fmt: skip
-        own = headers.get(b"x-request-id", b"").decode("utf-8", "replace")
+        own = _text(headers, "x-request-id")
         identifier = own or given or f"{self._prefix}{next(self._numbers)}"
         return Exchange(
             self.context, serving, protocol, started, [identifier], unit or identifier, per_row=False,
@@ -146,6 +150,10 @@ class KServeDoor:
 def payloads_v1_write(predictions: list[Any], _: Any) -> bytes:
     """Write V1's answer; it says nothing of the model."""
     return payloads_v1.write(predictions)
+
+
+def _text(headers: RequestHeaders, name: str) -> str:
+    return headers.get(name.encode("utf-8", "replace"), b"").decode("utf-8", "replace")
 
 
 def _only(allowed: str, method: str) -> None:

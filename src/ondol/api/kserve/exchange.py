@@ -15,8 +15,9 @@ import msgspec
 
 from ondol.api.kserve import answers
 from ondol.api.kserve.answers import Headers, Reply
+from ondol.api.kserve.mirror import Mirror, Original
 from ondol.base import errors
-from ondol.records.rollout import Arm, Observation
+from ondol.records.rollout import STABLE, Arm, Observation
 from ondol.rollout import split
 from ondol.serving.batching import Job
 from ondol.serving.metrics import Metrics
@@ -40,6 +41,7 @@ class Context:
     def __init__(self, request_log: RequestLog, metrics: Metrics) -> None:
         self.request_log = request_log
         self.metrics = metrics
+        self.mirror = Mirror(request_log)
         self.sampled_out = 0
         self._second = 0
         self._kept: dict[str, int] = {}
@@ -60,7 +62,7 @@ class Context:
 class Part:
     """The rows of a request that one arm answers."""
 
-    __slots__ = ("arm", "error", "indices", "model", "predictions")
+    __slots__ = ("arm", "ended", "error", "indices", "model", "predictions")
 
     def __init__(self, arm: Arm, model: Model, indices: list[int] | None) -> None:
         self.arm: Arm = arm
@@ -68,6 +70,7 @@ class Part:
         self.indices = indices
         self.predictions: list[Any] = []
         self.error: Exception | None = None
+        self.ended = 0.0
 
 
 class Exchange:
@@ -78,8 +81,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_context", "_features", "_finished", "_parts", "_pending", "_protocol", "_reply", "_rows", "_timer", "_write",
-        "explicit", "ids", "per_row", "serving", "started", "unit",
+        "_context", "_features", "_finished", "_parts", "_pending", "_probabilities", "_protocol", "_queued", "_reply",
+        "_rows", "_timer", "_write", "explicit", "ids", "per_row", "serving", "started", "unit",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +105,8 @@ class Exchange:
         self._pending = 0
         self._rows: list[list[Any]] = []
         self._features = ""
+        self._probabilities = False
+        self._queued = 0.0
 
     def start(self, rows: list[list[Any]], features: str, probabilities: bool) -> None:
         """Send the rows to their arms. The answer comes later, through `reply`.
@@ -109,11 +114,13 @@ class Exchange:
         :raises RefusedError: REF-020 when the queue is full; then nothing was begun.
         """
         serving = self.serving
-        self._rows, self._features = rows, features
+        self._rows, self._features, self._probabilities = rows, features, probabilities
         self._parts = self._assign(len(rows))
         self._pending = len(self._parts)
         deadline = time.monotonic() + serving.options.timeout_seconds
         soon = True
+        if serving.route.mirror:
+            self._queued = time.perf_counter()
         for number, part in enumerate(self._parts):
             mine = rows if part.indices is None else [rows[index] for index in part.indices]
             job = Job(mine, probabilities, deadline, self._done_with(part))
@@ -132,14 +139,14 @@ class Exchange:
     def _assign(self, count: int) -> list[Part]:
         serving, route = self.serving, self.serving.route
         if not route.candidate:
-            return [Part("stable", serving.stable, None)]
+            return [Part(STABLE, serving.stable, None)]
         if not self.per_row:
             arm = split.assign(route, self.unit)
             return [Part(arm, serving.model(arm), None)]
-        arms: dict[Arm, list[int]] = {"stable": [], "candidate": []}
+        arms: dict[Arm, list[int]] = {}
         for index in range(count):
-            arms[split.assign(route, self.ids[index])].append(index)
-        parts = [Part(arm, serving.model(arm), indices) for arm, indices in arms.items() if indices]
+            arms.setdefault(split.assign(route, self.ids[index]), []).append(index)
+        parts = [Part(arm, serving.model(arm), arms[arm]) for arm in (STABLE, *serving.arms) if arm in arms]
         if len(parts) == 1:
             parts[0].indices = None
         return parts
@@ -148,6 +155,8 @@ class Exchange:
         def done(predictions: list[Any] | None, error: Exception | None) -> None:
             part.predictions = predictions or []
             part.error = error
+            if self._queued:
+                part.ended = time.perf_counter()
             self._pending -= 1
             if not self._pending and not self._finished:
                 self._finish()
@@ -177,6 +186,28 @@ class Exchange:
         if failed is not None and failed.error is not None:
             answers.refuse(self._reply, self._public(failed.error), self._headers())
         self._account(seconds, failed)
+        if self._queued:
+            self._mirror(self._parts[0])
+
+    def _mirror(self, part: Part) -> None:
+        """Let the candidate answer too, for the record, when stable alone has answered."""
+        candidate = self.serving.candidate
+        if candidate is None or len(self._parts) != 1 or part.arm != STABLE or not part.ended:
+            return
+        route, status = self.serving.route, answers.status_of_failure(part.error)
+        milliseconds = (part.ended - self._queued) * 1000
+        if not self.per_row:
+            original = Original(
+                self.ids[0], self.unit, self._rows, self._probabilities, status, part.predictions, milliseconds
+            )
+            self._context.mirror.copy(original, route, candidate)
+            return
+        for index, identifier in enumerate(self.ids):
+            predictions = part.predictions[index : index + 1]
+            original = Original(
+                identifier, identifier, [self._rows[index]], self._probabilities, status, predictions, milliseconds
+            )
+            self._context.mirror.copy(original, route, candidate)
 
     def _merged(self) -> list[Any]:
         if len(self._parts) == 1:
@@ -214,7 +245,7 @@ class Exchange:
         context, route = self._context, self.serving.route
         context.metrics.in_flight[route.service] -= 1
         for part in self._parts:
-            status = _status(part.error)
+            status = answers.status_of_failure(part.error)
             context.metrics.record(route.service, part.model.version, self._protocol, status, seconds)
             if status == 429 or (status < 500 and failed is not None and part is failed):
                 continue
@@ -269,11 +300,3 @@ def _header(text: str) -> bytes:
     """Return text as a header's value: an id out of a body must not end the line."""
     safe = text if text.isascii() and text.isprintable() else "".join(c if " " <= c <= "~" else "?" for c in text)
     return safe.encode("ascii")
-
-
-def _status(error: Exception | None) -> int:
-    if error is None:
-        return 200
-    if isinstance(error, TimeoutError):
-        return 504
-    return answers.status_of(error) if isinstance(error, errors.OndolError) else 500

@@ -140,7 +140,7 @@ def _metadata(serving: Serving) -> Json:
     ]
     return {
         "name": serving.route.service,
-        "versions": [found.version for found in (model, serving.candidate) if found is not None],
+        "versions": [found.version for found in serving.models],
         "platform": model.platform,
         "inputs": columns,
         "outputs": list(spec.outputs),

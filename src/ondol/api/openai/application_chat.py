@@ -6,7 +6,6 @@ Must not decide who is right: it observes; `rollout` judges.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -17,7 +16,7 @@ from ondol.base import errors, telemetry
 from ondol.base.telemetry import ActiveSpan
 from ondol.records import codec
 from ondol.records.chat import Answered, ChatAnswer
-from ondol.records.rollout import Arm, Observation, Route
+from ondol.records.rollout import STABLE, Arm, Observation, Route
 from ondol.rollout import split
 from ondol.serving.application_host import ApplicationHost
 from ondol.serving.applications import Application
@@ -48,10 +47,15 @@ class ApplicationChat:
         :raises OndolError: before anything was sent.
         """
         started = time.time()
-        unit = unit or (body["user"] if isinstance(body.get("user"), str) and body["user"] else headers["x-request-id"])
+        user = body.get("user")
+        unit = unit or (user if isinstance(user, str) and user else headers["x-request-id"])
         route = self._served(route)
         application, arm = await self._choose(route, unit)
-        headers |= {"x-ondol-release": application.parts.release, "x-ondol-arm": arm}
+        headers |= {
+            "x-ondol-release": application.parts.release,
+            "x-ondol-arm": arm,
+            "x-ondol-route": str(route.generation),
+        }
         call = requests.read(body, unit, application.parts.model is None)
         if call.ignored:
             headers["x-ondol-ignored"] = ",".join(call.ignored)
@@ -91,17 +95,16 @@ class ApplicationChat:
             span.finish()
 
     def _served(self, route: Route) -> Route:
-        """Return the route as it can be served: without a candidate that is not open yet (the judge must know)."""
-        if route.candidate and self._host.get(route.candidate) is None:
-            return replace(route, candidate="", weight=0.0)
-        return route
+        """Return the route as it can be served: without variants that are not all open yet (the judge must know)."""
+        if all(self._host.get(one.release) is not None for one in route.variants):
+            return route
+        return route.with_variants((), 0.0)
 
     async def _choose(self, route: Route, unit: str) -> tuple[Application, Arm]:
         arm = split.assign(route, unit)
-        if arm == "candidate":
-            application = self._host.get(route.candidate)
-            if application is not None:
-                return application, arm
+        variant = next((one for one in route.variants if one.name == arm), None)
+        if variant is not None and (open_one := self._host.get(variant.release)) is not None:
+            return open_one, arm
         application = self._host.get(route.stable) or await self._host.wait_for(route.stable, _OPENING_SECONDS)
         if application is None:
             why = self._host.why_not(route.stable) or "it is still being opened"
@@ -110,7 +113,7 @@ class ApplicationChat:
                 way_out="`ondol status` shows releases and why they fail.",
                 code="UPS-162",
             )
-        return application, "stable"
+        return application, STABLE
 
     async def _stream(
         self, application: Application, call: requests.ChatCall, span: ActiveSpan, headers: dict[str, str],

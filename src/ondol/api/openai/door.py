@@ -18,6 +18,7 @@ from ondol.api.openai import application_chat, embeddings, gateway, replies, req
 from ondol.api.openai.wiring import Services
 from ondol.base import errors, ids, settings
 from ondol.llm import registry
+from ondol.rollout import units
 from ondol.serving.application_host import ApplicationHost
 from ondol.serving.desired import RouteTable
 from ondol.serving.request_log import RequestLog
@@ -133,6 +134,7 @@ class OpenAIDoor:
         parent = replies.header(scope, b"traceparent")
         route = self._routes.get(model)
         if route is not None and route.kind == "application":
+            unit = unit or units.find(route.unit, lambda name: replies.header(scope, name.encode()), data)
             await self._applications.answer(body, route, unit, headers, send, receive, parent)
             return
         spec = self._spec(model)
