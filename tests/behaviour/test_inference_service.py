@@ -24,6 +24,7 @@ from ondol.backends.local.inference_service import reconcile
 from ondol.base import errors
 from ondol.base.settings import Settings
 from ondol.formats import inference_service
+from ondol.formats.resource.documents import documents
 from ondol.store import resources, routes
 from ondol.store.connection import Store
 
@@ -61,11 +62,13 @@ def manifest(uri: str, name: str = "delay", **predictor: Any) -> dict[str, Any]:
 
 
 def test_the_guides_manifest_is_read_as_it_stands() -> None:
-    (document,) = inference_service.documents(GUIDE)
+    (document,) = documents(GUIDE)
     service = inference_service.typed(document)
-    assert (service.name, service.namespace, service.format) == ("sklearn-model", "kubeflow", "sklearn")
-    assert (service.min_replicas, service.max_replicas, service.scale_target) == (1, 10, 10)
-    assert service.resources["limits"]["memory"] == "512Mi"
+    predictor = service.predictor
+    assert predictor.model is not None
+    assert (service.name, service.namespace, predictor.model.format) == ("sklearn-model", "kubeflow", "sklearn")
+    assert (predictor.min_replicas, predictor.max_replicas, predictor.scale_target) == (1, 10, 10)
+    assert predictor.model.container.limits["memory"] == "512Mi"
 
 
 def test_every_problem_is_said_at_once() -> None:

@@ -12,6 +12,8 @@ import click
 from ondol.base import errors
 from ondol.cli import context, output
 from ondol.formats import inference_service
+from ondol.formats.kserve import kinds
+from ondol.formats.resource import documents as parsing
 from ondol.store import resources
 from ondol.store.connection import Store
 from ondol.store.resources import Resource
@@ -45,7 +47,7 @@ def _read(files: tuple[str, ...]) -> list[tuple[Json, str]]:
     found: list[tuple[Json, str]] = []
     for given in files:
         if given == "-":
-            found += [(manifest, "-") for manifest in inference_service.documents(sys.stdin.read(), "-")]
+            found += [(manifest, "-") for manifest in parsing.documents(sys.stdin.read(), "-")]
             continue
         path = Path(given)
         paths = (
@@ -58,7 +60,7 @@ def _read(files: tuple[str, ...]) -> list[tuple[Json, str]]:
                 text = one.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise errors.InputError(f"cannot read {str(one)!r}: {error}", code="INP-012") from error
-            found += [(manifest, str(one)) for manifest in inference_service.documents(text, str(one))]
+            found += [(manifest, str(one)) for manifest in parsing.documents(text, str(one))]
     if not found:
         raise errors.InputError("no resources in the given files", where=", ".join(files), code="INP-012")
     return found
@@ -82,7 +84,7 @@ def _check(manifests: list[tuple[Json, str]], namespace: str) -> None:
             manifest["metadata"].setdefault("namespace", namespace)
         service, problems = inference_service.read(manifest)
         if service is None:
-            refused.append(inference_service.refusal(manifest, problems, source))
+            refused.append(kinds.refusal(manifest, problems, source))
     if not refused:
         return
     if len(refused) == 1:
@@ -123,7 +125,7 @@ def apply(files: tuple[str, ...], namespace: str, dry_run: bool, seconds: float,
         for manifest, _ in manifests:
             name = str(manifest["metadata"]["name"])
             outcome = _dry(store, manifest) if dry_run else resources.apply(store, manifest)[1]
-            notes = inference_service.notes(manifest)
+            notes = kinds.notes(manifest)
             done.append({"kind": manifest["kind"], "name": name, "outcome": outcome, "notes": notes})
             if not as_json:
                 print(f"{_PLURAL}.{_GROUP}/{name} {outcome}{' (dry run)' if dry_run else ''}", flush=True)

@@ -95,8 +95,8 @@ def options_of(service: InferenceService | None) -> Options:
     return Options(
         protocol=service.protocol,
         probabilities=service.probabilities,
-        timeout_seconds=service.timeout_seconds or DEFAULT_TIMEOUT_SECONDS,
-        concurrency=service.container_concurrency,
+        timeout_seconds=service.predictor.timeout_seconds or DEFAULT_TIMEOUT_SECONDS,
+        concurrency=service.predictor.container_concurrency,
     )
 
 

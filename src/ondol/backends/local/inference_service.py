@@ -119,15 +119,18 @@ def _later(progress: Progress, reason: str, error: errors.OndolError) -> None:
 
 def _resolve(store: Store, settings: Settings, service: InferenceService, progress: Progress) -> None:
     """Fetch the files, keep them as a blob, pin them in a release."""
+    model = service.predictor.model
+    if model is None:
+        raise errors.UnsupportedError("only models are loaded, no containers", where=service.name, code="UNS-300")
     settings.home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.home, prefix="fetch-") as folder:
-        source = model_source.fetch(service.storage_uri, settings, Path(folder))
+        source = model_source.fetch(model.storage_uri, settings, Path(folder))
         artifact = Blobs(settings.blobs).put_path(source.path)
     served = _serves_already(store, service.name, artifact)
     if served:
         progress.release = served
     else:
-        manifest = ModelManifest(artifact, source.uri, service.format, source.model, source.version, source.run)
+        manifest = ModelManifest(artifact, source.uri, model.format, source.model, source.version, source.run)
         if source.model:  # the same model registered by the loop is the same release
             manifest = replace(manifest, format="sklearn")
         progress.release = releases.put(store, service.name, manifest).digest
@@ -147,7 +150,7 @@ def _serves_already(store: Store, name: str, artifact: str) -> str:
 def _move(store: Store, service: InferenceService, progress: Progress) -> None:
     """Bring the route to what the manifest asks for, one step at a time."""
     route = routes.get(store, service.name)
-    new, percent = progress.release, service.canary_percent
+    new, percent = progress.release, service.predictor.canary_percent
     if route is None:
         routes.put(store, Route(service.name, "model", new))
         _done(progress)

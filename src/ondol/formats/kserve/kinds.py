@@ -1,0 +1,98 @@
+"""Every kind of KServe's that can be named here, found by apiVersion and kind; one manifest checked along it.
+
+A kind that is refused whole is declared all the same, so that its refusal has a reason. Must not know how anything is
+served.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ondol.base import errors
+from ondol.formats.kserve import pod
+from ondol.formats.kserve.service import INFERENCE_SERVICE
+from ondol.formats.resource import checking, openapi
+from ondol.formats.resource.checking import Findings, Problem
+from ondol.formats.resource.kind import Kind
+from ondol.formats.resource.states import HONOURED, refused
+from ondol.formats.resource.types import Field, Free, Object, Text
+
+Json = dict[str, Any]
+
+KINDS: tuple[Kind, ...] = (INFERENCE_SERVICE,)
+_BY_NAME = {(one.api_version, one.kind): one for one in KINDS}
+
+
+def find(manifest: Json) -> Kind | None:
+    """Return the declaration of a manifest's kind; another version of a known kind counts as unknown."""
+    return _BY_NAME.get((str(manifest.get("apiVersion")), str(manifest.get("kind"))))
+
+
+def whole(kind: Kind) -> Object:
+    """Return the declaration of a whole manifest of a kind."""
+    return Object(
+        {
+            "apiVersion": Field(Text({kind.api_version: HONOURED}), required=True),
+            "kind": Field(Text({kind.kind: HONOURED}), required=True),
+            "metadata": Field(pod.METADATA, required=True),
+            "spec": Field(kind.spec, required=True),
+            "status": Field(Free()),
+        },
+        rules=kind.rules,
+    )
+
+
+def check(manifest: Json) -> Findings:
+    """Return everything that is to be said of a manifest: problems, and notes on what has no effect."""
+    kind = find(manifest)
+    if kind is None:
+        return Findings([_unknown(manifest)])
+    if kind.refused:
+        return Findings([Problem("kind", kind.refused, "refused", refused(kind.refused, kind.way_out))])
+    return checking.check(manifest, whole(kind))
+
+
+def _unknown(manifest: Json) -> Problem:
+    name, version = manifest.get("kind"), manifest.get("apiVersion")
+    known = [one.api_version for one in KINDS if one.kind == name]
+    if known:
+        return Problem("apiVersion", f"must be {' or '.join(map(repr, known))}, not {checking.show(version)}")
+    return Problem("kind", f"kind {name!r} is not served by the local backend", "refused")
+
+
+def schema(kind: Kind) -> Json:
+    """Return the OpenAPI v3 schema of a kind's resources, built-in types written out."""
+    return openapi.schema(whole(kind))
+
+
+def notes(manifest: Json) -> list[str]:
+    """Return what a valid manifest asks for that is kept and shown, but that nothing on this machine acts on."""
+    return check(manifest).notes
+
+
+def refusal(manifest: Json, problems: list[Problem], source: str = "") -> errors.InputError:
+    """Return the one error that lists every problem of a manifest.
+
+    It is an `UnsupportedError` when all that is wrong are fields this backend does not honour.
+    """
+    metadata, kind = manifest.get("metadata"), manifest.get("kind")
+    name = metadata.get("name", "") if isinstance(metadata, dict) else ""
+    listed = "".join(f"\n    {problem}" for problem in problems)
+    count = f"{len(problems)} field{'s' if len(problems) > 1 else ''}"
+    if [problem.path for problem in problems] == ["kind"] and problems[0].unsupported:
+        return errors.UnsupportedError(
+            problems[0].reason, where=source, way_out=problems[0].state.way_out, code="UNS-012"
+        )
+    if all(problem.unsupported for problem in problems):
+        return errors.UnsupportedError(
+            f"{kind} {name!r}: {count} not honoured by the local backend:{listed}",
+            where=source,
+            way_out="Remove them, or apply the file to a cluster with KServe.",
+            code="UNS-010",
+        )
+    return errors.InputError(
+        f"{kind} {name!r} is not valid: {count}:{listed}",
+        where=source,
+        way_out=f"`kubectl explain {str(kind).lower()}.spec` describes the fields.",
+        code="INP-011",
+    )

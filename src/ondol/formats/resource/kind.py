@@ -1,0 +1,48 @@
+"""A kind of resource: its names, its declaration, how it is listed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ondol.formats.resource.types import Object, Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of `kubectl get`."""
+
+    name: str
+    path: str
+    """JSONPath, as in `additionalPrinterColumns`."""
+
+    type: str = "string"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What there is to know of a kind before any resource of it exists."""
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    spec: Object
+    status: Object
+    short: tuple[str, ...] = ()
+    namespaced: bool = True
+    rules: tuple[Rule, ...] = ()
+    """Rules about a whole manifest; called when metadata and spec have the right types."""
+
+    columns: tuple[Column, ...] = ()
+    refused: str = ""
+    """Why no resource of this kind can be applied here; empty: they can."""
+
+    way_out: str = ""
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def singular(self) -> str:
+        return self.kind.lower()
