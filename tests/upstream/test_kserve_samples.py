@@ -6,11 +6,11 @@ A field that starts to work changes its line here, beside its state in the decla
 from __future__ import annotations
 
 import pytest
+from tests.conftest import shared_folder
 
 from ondol.formats import inference_service
 from ondol.formats.kserve import kinds
 from ondol.formats.resource.documents import parse
-from tests.conftest import shared_folder
 
 PREDICTOR = "spec.predictor"
 REFUSED: dict[tuple[str, str], set[str]] = {
