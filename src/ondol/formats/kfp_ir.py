@@ -382,6 +382,14 @@ def _check_references(root: Component, components: dict[str, Component]) -> None
             where = f"{component.name}.dag.tasks.{task.name}"
             if task.component not in components:
                 raise errors.InputError(f"no component {task.component!r}", where=where, code="INP-010")
+            for name, slot in components[task.component].parameters.items():
+                if slot.type == "TASK_FINAL_STATUS" and name not in task.parameters:
+                    raise errors.InputError(
+                        f"{name!r} wants the final status of a task, and the file names none",
+                        where=where,
+                        way_out="Use the component as the exit task of a dsl.ExitHandler, or ignore_upstream_failure().",
+                        code="INP-010",
+                    )
             sources = (*task.parameters.values(), *task.artifacts.values())
             for other in (*task.after, *(source.task for source in sources if source.task)):
                 if other not in tasks:

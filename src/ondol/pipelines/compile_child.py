@@ -8,6 +8,7 @@ that import kfp; it must not import anything of Ondol's, for it runs in whatever
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import json
@@ -18,6 +19,8 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+_SUBMITTERS = ("compile", "create_run_from_pipeline_func", "upload_pipeline_from_pipeline_func")
 
 
 def _own_file(name: str) -> bool:
@@ -82,25 +85,71 @@ def load(path: Path) -> tuple[ModuleType, list[Any]]:
 
 
 def pipelines_of(module: ModuleType, compiled: list[Any]) -> dict[str, Any]:
-    """Return the pipelines of a module by the name of their function."""
+    """Return the pipelines of a module by the name of their function; without any, its components.
+
+    kfp compiles a single component to a pipeline of one step.
+    """
+    from kfp.dsl.base_component import BaseComponent
     from kfp.dsl.graph_component import GraphComponent
 
     found = {name: value for name, value in vars(module).items() if isinstance(value, GraphComponent)}
     for value in compiled:
         if isinstance(value, GraphComponent) and value not in found.values():
             found[value.pipeline_func.__name__] = value
-    return found
+    if found:
+        return found
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, BaseComponent) and _home_of(value) in ("", module.__name__)
+    }
 
 
-def choose(found: dict[str, Any], compiled: list[Any], name: str) -> Any:
-    """Return the pipeline that is meant, or None when that is not clear."""
+def _home_of(component: Any) -> str:
+    """Return the module whose function a component is; empty for one that was loaded from a text."""
+    function = getattr(component, "python_func", None) or getattr(component, "pipeline_func", None)
+    return str(getattr(function, "__module__", ""))
+
+
+def own_choice(path: Path) -> set[str]:
+    """Return the names that the file itself compiles or submits when it is run as a program."""
+    names = set()
+    for block in ast.parse(path.read_text(encoding="utf-8")).body:
+        if not isinstance(block, ast.If) or "__name__" not in ast.unparse(block.test):
+            continue
+        for call in ast.walk(block):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[-1] in _SUBMITTERS:
+                given = [*call.args[:1], *(word.value for word in call.keywords if word.arg == "pipeline_func")]
+                names |= {value.id for value in given if isinstance(value, ast.Name)}
+    return names
+
+
+def outermost(found: dict[str, Any]) -> list[Any]:
+    """Return the pipelines that no other one of the file contains."""
+    inside = {key for value in found.values() for key in value.pipeline_spec.components}
+    return [value for value in found.values() if f"comp-{value.name}" not in inside]
+
+
+def choose(found: dict[str, Any], compiled: list[Any], name: str, path: Path) -> Any:
+    """Return the pipeline that is meant, or None when that is not clear.
+
+    It is the one of the given name, the only one, the one that the file compiles when imported or when run as a
+    program, or the only one that is not part of another.
+    """
     if name:
         named = [value for key, value in found.items() if name in (key, value.pipeline_spec.pipeline_info.name)]
         return named[0] if named else None
     if len(found) == 1:
         return next(iter(found.values()))
-    own = [value for value in found.values() if value in compiled]
-    return own[0] if len(own) == 1 else None
+    chosen = own_choice(path)
+    for own in (
+        [value for value in found.values() if value in compiled],
+        [value for key, value in found.items() if key in chosen],
+        outermost(found),
+    ):
+        if len(own) == 1:
+            return own[0]
+    return None
 
 
 def origins() -> dict[str, list[Any]]:
@@ -137,7 +186,7 @@ def compile_file(path: Path, name: str) -> dict[str, Any]:
         os.environ.__class__ = environ_class
         files.active = False
     found = pipelines_of(module, compiled)
-    chosen = choose(found, compiled, name)
+    chosen = choose(found, compiled, name, path)
     if chosen is None:
         names = {key: str(value.pipeline_spec.pipeline_info.name) for key, value in found.items()}
         return {"error": {"kind": "choice", "pipelines": names}}

@@ -6,6 +6,7 @@ Must not decide what runs next.
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -125,12 +126,23 @@ def _collect(work: Work, blobs: Blobs) -> Outcome:
     for name, place in work.component.output_artifacts.items():
         left = (answer.get("artifacts", {}).get(name, {}).get("artifacts") or [{}])[0]
         uri = str(left.get("uri") or work.folder / name)
-        path = Path(left.get("custom_path") or uri.removeprefix("file://"))
+        path = Path(uri.removeprefix("file://"))
+        if left.get("custom_path"):
+            _bring_in(Path(left["custom_path"]), path)
         digest = blobs.put_path(path) if path.exists() else ""
         outputs[name] = Artifact(
             name, place.type, uri, str(path), digest, left.get("metadata") or {}, place.version, caching.stamp(path)
         )
     return Outcome(outputs, parameters)
+
+
+def _bring_in(made: Path, path: Path) -> None:
+    """Copy what a component wrote to a path of its own (`set_path`) to the artifact's own: others may write there too."""
+    if made.is_dir():
+        shutil.copytree(made, path, dirs_exist_ok=True)
+    elif made.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(made, path)
 
 
 def _raised(work: Work, code: int) -> errors.ComponentError:

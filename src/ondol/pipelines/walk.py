@@ -56,9 +56,10 @@ class Walk(ABC):
         self.blobs = Blobs(home / "blobs")
         self.use_cache = use_cache
         self.prior = prior
+        job = f"{compiled.pipeline.name}-{run.removeprefix('run-')}"
         facts = {
-            "pipeline_job_name": run,
-            "pipeline_job_resource_name": run,
+            "pipeline_job_name": job,
+            "pipeline_job_resource_name": job,
             "pipeline_job_uuid": run,
             "pipeline_root": str(self.folder),
         }
