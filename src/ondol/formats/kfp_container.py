@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from ondol.base import errors
 from ondol.formats.kfp_node import Node
@@ -78,21 +79,23 @@ def python_code(label: str, node: Node, notes: list[str]) -> PythonCode:
 
 def _installs(command: list[str]) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
     packages: list[str] = []
-    options: list[str] = []
+    options: dict[tuple[str, ...], None] = {}  # in order, each once
     kfp = ""
     script = "\n".join(part for part in command[:-1] if "pip install" in part)
     for match in _INSTALL.finditer(script):
         words = iter(shlex.split(match.group(1)))
         for word in words:
             if word in _OPTIONS_WITH_VALUE:
-                options += [word, next(words, "")]
+                value = next(words, "")
+                host = urlsplit(value).netloc or value  # people give addresses where pip wants hosts
+                options[word, host if word == "--trusted-host" else value] = None
             elif word.startswith("-"):
-                options += [word] if "=" in word else []
+                options |= {(word,): None} if "=" in word else {}
             elif re.match(r"kfp\s*(\[.*\])?\s*(==|@|$)", word):
                 kfp = word
             elif not word.startswith("typing-extensions>=3.7.4"):  # kfp's own, for Python 3.8
                 packages.append(word)
-    return tuple(dict.fromkeys(packages)), kfp, tuple(dict.fromkeys(options))
+    return tuple(dict.fromkeys(packages)), kfp, tuple(word for option in options for word in option)
 
 
 def _resources(label: str, node: Node, notes: list[str]) -> None:

@@ -387,7 +387,7 @@ def _check_references(root: Component, components: dict[str, Component]) -> None
                     raise errors.InputError(
                         f"{name!r} wants the final status of a task, and the file names none",
                         where=where,
-                        way_out="Use the component as the exit task of a dsl.ExitHandler, or ignore_upstream_failure().",
+                        way_out="Use the component as the exit task of a dsl.ExitHandler.",
                         code="INP-010",
                     )
             sources = (*task.parameters.values(), *task.artifacts.values())

@@ -137,7 +137,7 @@ def _collect(work: Work, blobs: Blobs) -> Outcome:
 
 
 def _bring_in(made: Path, path: Path) -> None:
-    """Copy what a component wrote to a path of its own (`set_path`) to the artifact's own: others may write there too."""
+    """Copy what a component wrote to a path of its own (`set_path`) to the artifact's: others may write there too."""
     if made.is_dir():
         shutil.copytree(made, path, dirs_exist_ok=True)
     elif made.is_file():
