@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import openai
 import pytest
@@ -17,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ondol.base import errors
-from ondol.monitoring import alerts, budgets
+from ondol.monitoring import budgets
 from ondol.monitoring.ledger import Ledger
 from ondol.records.chat import TokenUsage
 from ondol.records.usage import Budget, BudgetState, Price, UsageIntent
+from ondol.store import alerts, usage
 from ondol.store import budgets as rows
-from ondol.store import usage
 from ondol.store.connection import Store
+from ondol.testing.fake_inbox import FakeInbox
 from ondol.testing.fake_llm import FakeLLM
 from ondol.testing.llm_home import LLMHome
 
@@ -112,50 +110,20 @@ def test_what_was_spent_before_a_budget_was_set_counts(tmp_path: Path) -> None:
             client.chat.completions.create(model="openai/gpt-4o-mini", messages=ASK)
 
 
-class _Hook(BaseHTTPRequestHandler):
-    got: ClassVar[list[dict[str, Any]]] = []
-
-    def do_POST(self) -> None:
-        _Hook.got.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 def test_alerts_are_raised_once_per_threshold_and_reach_the_webhook(tmp_path: Path) -> None:
-    _Hook.got.clear()
-    hook = HTTPServer(("127.0.0.1", 0), _Hook)
-    thread = threading.Thread(target=hook.serve_forever, daemon=True)
-    thread.start()
     (tmp_path / "ondol.yaml").write_text(
         "name: t\nbudgets: [{scope: all, limit: 0.0006 USD, per: day, alert_at: [0.5, 1.0]}]\n"
         'alerts: [{webhook: "${HOOK_URL}"}]\n'
     )
-    environ = {"HOOK_URL": f"http://127.0.0.1:{hook.server_port}/x"}
-    with FakeLLM(["word " * 99 + "word"]) as fake, LLMHome(tmp_path, {"OPENAI_BASE_URL": fake.url, **environ}) as home:
-        _burst(home, 30, 4, max_tokens=100)
-        for _ in range(200):
-            if len(_Hook.got) >= 2:
-                break
-            threading.Event().wait(0.02)
-        found = rows.alerts(home.store, "budget")
+    with FakeInbox() as inbox, FakeLLM(["word " * 99 + "word"]) as fake:
+        environ = {"HOOK_URL": inbox.url, "OPENAI_BASE_URL": fake.url}
+        with LLMHome(tmp_path, environ) as home:
+            _burst(home, 30, 4, max_tokens=100)
+            assert inbox.wait(2)
+            found = alerts.every(home.store, "budget")
         assert [one.evidence["threshold"] for one in found] == [1.0, 0.5]
         assert all(environ["HOOK_URL"] not in one.message for one in found)
-    hook.shutdown()
-    thread.join()
-    hook.server_close()
-    assert ["50%" in _Hook.got[0]["text"], "used up" in _Hook.got[1]["text"]] == [True, True]
-
-
-def test_a_dead_webhook_keeps_the_alert_for_later(tmp_path: Path) -> None:
-    with Store(tmp_path / "o.db") as store:
-        alerts.raise_alert(store, "budget", "all/day", "spent")
-        assert not alerts.Delivery(store, ["http://127.0.0.1:9/nobody"]).deliver()
-        assert len(rows.alerts(store, undelivered=True)) == 1
-        assert alerts.Delivery(store, []).deliver()
-        assert rows.alerts(store, undelivered=True) == []
+        assert ["50%" in inbox.posts[0]["text"], "used up" in inbox.posts[1]["text"]] == [True, True]
 
 
 @pytest.mark.parametrize(

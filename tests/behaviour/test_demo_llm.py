@@ -26,7 +26,7 @@ from ondol.llm import gguf
 from ondol.loop.conductor import Conductor, Hands
 from ondol.records.chat import TokenUsage
 from ondol.records.usage import Budget, Price, UsageIntent
-from ondol.store import budgets, rollouts, routes, usage
+from ondol.store import alerts, budgets, rollouts, routes, usage
 from ondol.store.connection import Store
 from ondol.testing.fake_llm import FakeLLM
 
@@ -109,7 +109,7 @@ def check_books(store: Store, budget: Happened) -> None:
         assert sum(one.cost for one in sums if one.calls) == pytest.approx(total)
     assert len(by["prompt"]) == 3
     assert budget.verdict == "held"
-    alert = budgets.alerts(store, "budget")[0]
+    alert = alerts.every(store, "budget")[0]
     assert alert.subject == f"application/{llm_setup.NAME}/total"
     assert alert.message in budget.why
     assert alert.evidence["limit"] > 0
@@ -274,11 +274,11 @@ def test_a_budget_that_is_set_again_counts_what_was_spent_and_alerts_again(store
     asyncio.run(spend())
     with pytest.raises(errors.RefusedError):
         asyncio.run(spend())
-    raised = len(budgets.alerts(store, "budget"))
+    raised = len(alerts.every(store, "budget"))
     budgets.remove(store, "application/a/total")
     asyncio.run(spend())
     budgets.put(store, Budget("application/a", 0.0005, "total"))
     with pytest.raises(errors.RefusedError, match=r"0\.0004 of"):
         [asyncio.run(spend()) for _ in range(2)]
     ledger.stop()
-    assert len(budgets.alerts(store, "budget")) > raised
+    assert len(alerts.every(store, "budget")) > raised

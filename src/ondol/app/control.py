@@ -30,6 +30,8 @@ from ondol.api.admin.registry_routes import RegistryApi
 from ondol.api.mlflow.door import MlflowDoor, is_ours
 from ondol.app import listen
 from ondol.base.settings import Settings
+from ondol.formats import project as projects
+from ondol.monitoring import alert_targets, alerts, pulse
 from ondol.store.connection import Store
 from ondol.ui.pages import Pages
 
@@ -49,6 +51,8 @@ class Control:
         self.store, self.settings = store, settings
         self.mlflow = MlflowDoor(store, settings)
         self._conductor = ConductorThread(store, settings, self._mlflow_settled) if conduct else None
+        self._pulse = pulse.Pulse(store, "control")
+        self._alerts = alerts.Delivering(store, self._outbox, self._look)
         pages = Pages(store)
         self._ours = Starlette(routes=[*self._routes(), *pages.routes()], exception_handlers={404: pages.missing})
 
@@ -67,6 +71,14 @@ class Control:
         """Whether MLflow's import has ended: two threads must not import it at the same time."""
         return self.mlflow.ready or self.mlflow.error is not None
 
+    def _outbox(self) -> alerts.Outbox:
+        return alerts.Outbox(self.store, alert_targets.read(projects.load(self.settings.project).alerts))
+
+    def _look(self) -> None:
+        """Say that this process lives, and look after the data plane."""
+        self._pulse.beat()
+        pulse.alert_if_dead(self.store, "data")
+
     async def _readyz(self, _: Request) -> Response:
         if self.mlflow.ready:
             return JSONResponse({"ready": True})
@@ -82,12 +94,16 @@ class Control:
         """Start what runs beside the requests, and stop it."""
         self.mlflow.start()
         if self._conductor:
+            self._pulse.begin()
             self._conductor.start()
+            self._alerts.start()
         try:
             yield
         finally:
             if self._conductor:
                 await asyncio.to_thread(self._conductor.stop)
+                await asyncio.to_thread(self._alerts.stop)
+                self._pulse.end()
             await asyncio.to_thread(self.mlflow.stop)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

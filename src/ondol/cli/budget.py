@@ -27,12 +27,13 @@ def list_(as_json: bool) -> None:
     from ondol.base import clock
     from ondol.monitoring import budgets
     from ondol.records.usage import BudgetState
+    from ondol.store import alerts as alert_rows
     from ondol.store import budgets as rows
     from ondol.store import usage
 
     states = []
     with context.open_store() as store:
-        alerts = rows.alerts(store, "budget", limit=5)
+        alerts = alert_rows.every(store, "budget", limit=5)
         with store.read() as tx:
             for budget in rows.every_in(tx):
                 began = budgets.window_start(budget.per, time.time())

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("eval:command", "Evaluate an application or answers with a suite."),
     "cost": ("cost:command", "Tokens and cost, by application, prompt, user or model."),
     "budget": ("budget:group", "Budgets (list, set)."),
+    "alert": ("alert:group", "Alerts (list, ack, silence, test)."),
     "trace": ("trace:group", "Traces of questions (list, show)."),
 }
 

@@ -17,9 +17,10 @@ from typing import Protocol
 from ondol.base import errors, hashing, ids
 from ondol.base.settings import Settings
 from ondol.formats import project as projects
-from ondol.loop import actions, standing, watch
+from ondol.loop import actions, alarms, standing, watch
 from ondol.loop.actions import Action, ModelState
 from ondol.loop.cycle import ASKED_FOR
+from ondol.monitoring import pulse
 from ondol.records.project import Project
 from ondol.records.rollout import Decision
 from ondol.registry.models import RegisteredModel
@@ -69,6 +70,7 @@ class Conductor:
     def __init__(self, store: Store, settings: Settings, hands: Hands) -> None:
         self._store, self._settings, self._hands = store, settings, hands
         self._blobs = Blobs(settings.blobs)
+        self._pulse = pulse.Pulse(store, "conductor")
 
     def run(self, stop: threading.Event) -> None:
         """Tick until told to stop."""
@@ -77,8 +79,10 @@ class Conductor:
             self.fast()
             if time.monotonic() >= slow_at:
                 self.slow()
+                self._try("pulse", self._pulse.beat)
                 slow_at = time.monotonic() + _SLOW
             stop.wait(_FAST)
+        self._try("pulse", self._pulse.end)
 
     def fast(self) -> None:
         """Reconcile resources and judge rollouts."""
@@ -88,6 +92,7 @@ class Conductor:
 
     def slow(self) -> None:
         """Watch for drift, mirror runs, and act on every model and application of the project."""
+        self._try("alarms", partial(alarms.look, self._store))
         project = self._project()
         if self._hands.registry is not None:
             self._try("mirror", self._hands.registry.mirror)

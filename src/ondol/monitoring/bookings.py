@@ -10,8 +10,10 @@ from typing import Any, cast
 
 from ondol.base import clock, errors, ids
 from ondol.monitoring import budgets
+from ondol.records.alert import Alert
 from ondol.records.chat import TokenUsage
-from ondol.records.usage import Alert, BudgetState, CostStatus, Outcome, Reservation, UsageIntent, UsageRow
+from ondol.records.usage import BudgetState, CostStatus, Outcome, Reservation, UsageIntent, UsageRow
+from ondol.store import alerts as alert_rows
 from ondol.store import budgets as budget_rows
 from ondol.store import usage as usage_rows
 from ondol.store.connection import Tx
@@ -163,6 +165,6 @@ class Books:
         when = "in total" if budget.per == "total" else f"since {key[1]}"
         message = f"budget {budget.name} {what}: ${spent:.4g} of ${budget.limit:.4g} {when}"
         evidence = {"spent": spent, "limit": budget.limit, "share": share, "since": key[1], "threshold": highest}
-        budget_rows.put_alert(self._tx, Alert(ids.new_id("alr"), self._now, "budget", budget.name, message, evidence))
+        alert_rows.put_in(self._tx, Alert(ids.new_id("alr"), self._now, "budget", budget.name, message, evidence))
         budget_rows.mark_alerted(self._tx, *key, highest)
         return True

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from ondol.base import errors
+from ondol.records.alert import AlertSpec
 from ondol.records.rollout import JudgePolicy
 
 Json = dict[str, Any]
@@ -217,7 +218,7 @@ class Project:
 
     rollout: JudgePolicy = field(default_factory=JudgePolicy)
     budgets: tuple[BudgetSpec, ...] = ()
-    alerts: tuple[Json, ...] = ()
+    alerts: tuple[AlertSpec, ...] = ()
     retrain: RetrainSpec = field(default_factory=RetrainSpec)
     images: dict[str, ImageSpec] = field(default_factory=dict)
     """Patterns of container images (`*`, `?`, `[…]`) to what they mean here; the first that fits counts."""

@@ -1,8 +1,8 @@
-"""Tokens and money: prices, bookings, budgets, alerts."""
+"""Tokens and money: prices, bookings, budgets."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 CostStatus = Literal["priced", "estimated", "unpriced", "free"]
@@ -156,18 +156,3 @@ class BudgetState:
     @property
     def left(self) -> float:
         return max(0.0, self.budget.limit - self.spent - self.held)
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """Something a person should know."""
-
-    id: str
-    at: float
-    kind: str
-    """`budget`, `drift`, `quality` …"""
-
-    subject: str
-    message: str
-    evidence: Json = field(default_factory=dict)
-    delivered: bool = False

@@ -1,4 +1,4 @@
-"""Budgets, where they stand in each period, and the alerts people get. Decisions are made in `monitoring`."""
+"""Budgets, and where they stand in each period. Decisions are made in `monitoring`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ondol.base import errors
 from ondol.records import codec
-from ondol.records.usage import Alert, Budget
+from ondol.records.usage import Budget
 from ondol.store.connection import Store, Tx
 
 
@@ -80,28 +80,3 @@ def move(tx: Tx, budget: str, started: str, spent: float, held: float) -> None:
 def mark_alerted(tx: Tx, budget: str, started: str, share: float) -> None:
     """Remember that the alert at this share of the limit was raised."""
     tx.execute("UPDATE budget_windows SET alerted = ? WHERE budget = ? AND started = ?", (share, budget, started))
-
-
-def put_alert(tx: Tx, alert: Alert) -> None:
-    """Append an alert, to be delivered."""
-    tx.execute(
-        "INSERT INTO alerts (id, at, kind, subject, delivered, body) VALUES (?, ?, ?, ?, 0, ?)",
-        (alert.id, alert.at, alert.kind, alert.subject, codec.encode(alert)),
-    )
-
-
-def alerts(store: Store, kind: str = "", undelivered: bool = False, limit: int = 100) -> list[Alert]:
-    """Return alerts, newest first."""
-    with store.read() as tx:
-        rows = tx.rows(
-            "SELECT body, delivered FROM alerts WHERE (? = '' OR kind = ?) AND (? = 0 OR delivered = 0) "
-            "ORDER BY at DESC, id DESC LIMIT ?",
-            (kind, kind, int(undelivered), limit),
-        )
-    return [replace(codec.decode(row["body"], Alert), delivered=bool(row["delivered"])) for row in rows]
-
-
-def mark_delivered(store: Store, identifiers: Sequence[str]) -> None:
-    """Remember that alerts reached everybody they are for."""
-    with store.write() as tx:
-        tx.execute_many("UPDATE alerts SET delivered = 1 WHERE id = ?", [(one,) for one in identifiers])

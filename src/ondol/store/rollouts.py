@@ -80,6 +80,13 @@ def decisions(store: Store, subject: str = "", action: str = "", limit: int = 10
     return [codec.decode(row["body"], Decision) for row in rows]
 
 
+def since(store: Store, at: float, limit: int = 1000) -> list[Decision]:
+    """Return the decisions about anything from a time on, oldest first."""
+    with store.read() as tx:
+        rows = tx.rows("SELECT body FROM decisions WHERE at >= ? ORDER BY at, id LIMIT ?", (at, limit))
+    return [codec.decode(row["body"], Decision) for row in rows]
+
+
 def decision(store: Store, identifier: str) -> Decision:
     """Return one decision by id.
 

@@ -6,12 +6,13 @@ Must not listen or answer: that is `door`.
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from ondol.base import errors, settings
 from ondol.formats import project as project_format
 from ondol.llm import registry
-from ondol.monitoring import alerts, budgets, ledger, otlp, pricing, spans
+from ondol.monitoring import alert_targets, alerts, budgets, ledger, otlp, pricing, pulse, spans
 from ondol.records import codec
 from ondol.records.project import Project
 from ondol.records.usage import Price
@@ -35,7 +36,9 @@ class Services:
         self.store, self.settings = store, settings_
         self.project = project if project is not None else read_project(settings_)
         self.prices = pricing.Prices(self.project.prices)
-        self.alerts = alerts.Delivery(store, alerts.read_targets([dict(one) for one in self.project.alerts]))
+        alert_targets.read(self.project.alerts)  # refused now, and not when something is wrong
+        self.alerts = alerts.Delivering(store, self._outbox, self._look)
+        self._pulse = pulse.Pulse(store, "data")
         self.ledger = ledger.Ledger(store, on_alert=self.alerts.wake)
         self.spans = spans.Spans(store, otlp.from_environment(os.environ))
         self.models = registry.Models(settings_.project)
@@ -51,6 +54,7 @@ class Services:
         budget_rows.replace_source(self.store, "ondol.yaml", wanted)
         self.ledger.start()
         self.spans.start()
+        self._pulse.begin()
         self.alerts.start()
 
     async def stop(self) -> None:
@@ -58,7 +62,16 @@ class Services:
         self.ledger.stop()
         self.spans.stop()
         self.alerts.stop()
+        self._pulse.end()
         await self.opener.close()
+
+    def _outbox(self) -> alerts.Outbox:
+        return alerts.Outbox(self.store, alert_targets.read(read_project(self.settings).alerts))
+
+    def _look(self) -> None:
+        """Say that this process lives, and look whether the conductor does: it cannot raise that alert itself."""
+        self._pulse.beat()
+        pulse.alert_if_stuck(self.store, time.time())
 
     def price_of(self, spec: registry.LLMSpec) -> Price | None:
         """Return what a model costs; None when nobody knows."""

@@ -19,8 +19,10 @@ from ondol.app.demo.stage import Stage
 from ondol.base import errors
 from ondol.formats import eval_suite
 from ondol.monitoring import budgets
+from ondol.records.alert import Alert
 from ondol.records.span import Span
-from ondol.records.usage import Alert, UsageRow
+from ondol.records.usage import UsageRow
+from ondol.store import alerts as alert_rows
 from ondol.store import budgets as budget_rows
 from ondol.store import routes, spans, usage
 
@@ -169,7 +171,7 @@ def _burst(stage: Stage, questions: list[str], usual: float) -> Burst:
 
 def _alerts(stage: Stage) -> list[Alert]:
     """Return the alerts about the act's budget, newest first."""
-    return [one for one in budget_rows.alerts(stage.store, "budget") if one.subject == f"{_SCOPE}/{_PER}"]
+    return [one for one in alert_rows.every(stage.store, "budget") if one.subject == f"{_SCOPE}/{_PER}"]
 
 
 def _ask(stage: Stage, question: str) -> str:
