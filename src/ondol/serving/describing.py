@@ -6,12 +6,13 @@ Must not serve anything.
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ondol.serving.inputs import FLOAT32_MAX, InputSpec, Json, Kind
-from ondol.serving.loading import Artifact
+from ondol.serving.artifacts import Artifact
 
 _TREES = ("RandomForest", "ExtraTree", "DecisionTree", "GradientBoosting")  # prefixes of class names
 _NUMBER_TYPES = ("double", "float", "long", "integer", "boolean")
@@ -19,6 +20,8 @@ _NUMBER_TYPES = ("double", "float", "long", "integer", "boolean")
 
 def describe(artifact: Artifact) -> InputSpec:
     """Return the input columns of a loaded model."""
+    if artifact.spec is not None:
+        return _with_signature(artifact.spec, artifact)
     model = artifact.model
     names = _names(artifact)
     count = len(names) or int(getattr(model, "n_features_in_", 0) or 0)
@@ -28,6 +31,16 @@ def describe(artifact: Artifact) -> InputSpec:
     nulls = _nulls(artifact, count, names, kinds, frame)
     limit = FLOAT32_MAX if _works_in_float32(model) else InputSpec(0).limit
     return InputSpec(count, names, kinds, nulls, frame, limit, _outputs(model))
+
+
+def _with_signature(spec: InputSpec, artifact: Artifact) -> InputSpec:
+    """Return what the library says, with the names and the required columns of MLflow's signature."""
+    names = spec.names or tuple(str(column["name"]) for column in artifact.signature if "name" in column)
+    if len(names) != spec.n_features:
+        return spec
+    required = {str(column.get("name")): bool(column.get("required", True)) for column in artifact.signature}
+    nulls = tuple(taken and not required.get(name, False) for name, taken in zip(names, spec.nulls, strict=False))
+    return replace(spec, names=names, nulls=nulls if any(nulls) else ())
 
 
 def _names(artifact: Artifact) -> tuple[str, ...]:
@@ -143,9 +156,9 @@ def _survives_null(
 
 
 def as_rows(rows: list[list[Any]], spec: InputSpec) -> Any:
-    """Return checked rows as the model wants them: a float64 matrix or a data frame."""
+    """Return checked rows as the model wants them: a matrix of float64 (of objects with text in it), or a data frame."""
     if not spec.frame:
-        return np.array(rows, dtype=np.float64)
+        return np.array(rows, dtype=object if spec.kinds else np.float64)
     import pandas as pd
 
     columns = list(zip(*rows, strict=True))
@@ -157,12 +170,22 @@ def as_rows(rows: list[list[Any]], spec: InputSpec) -> Any:
     return pd.DataFrame(data)
 
 
-def _outputs(model: Any) -> tuple[Json, ...]:
-    classes = getattr(model, "classes_", None)
-    found: list[Json] = [{"name": "predict", "datatype": datatype_of(classes), "shape": [-1]}]
-    if classes is not None and callable(getattr(model, "predict_proba", None)):
-        found.append({"name": "predict_proba", "datatype": "FP64", "shape": [-1, len(classes)]})
+def outputs(classes: Any, numbers: str = "FP64", *, probabilities: bool = True) -> tuple[Json, ...]:
+    """Return V2's metadata of what a model answers.
+
+    :param classes: a classifier's labels; None: a regressor.
+    :param numbers: V2's name of the type of its numbers.
+    """
+    labels = numbers if classes is None else datatype_of(classes)
+    found: list[Json] = [{"name": "predict", "datatype": labels, "shape": [-1]}]
+    if classes is not None and probabilities:
+        found.append({"name": "predict_proba", "datatype": numbers, "shape": [-1, len(classes)]})
     return tuple(found)
+
+
+def _outputs(model: Any) -> tuple[Json, ...]:
+    able = callable(getattr(model, "predict_proba", None))
+    return outputs(getattr(model, "classes_", None), probabilities=able)
 
 
 def datatype_of(array: Any) -> str:

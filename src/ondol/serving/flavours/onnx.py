@@ -1,0 +1,144 @@
+"""ONNX models, run by ONNX Runtime as they are.
+
+The graph's inputs say what it takes: one tensor of rows, or one tensor of shape (rows, 1) per named column, as skl2onnx
+writes pipelines with text. A classifier's two outputs (labels, then probabilities) are told apart from other graphs by
+their types.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ondol.base import errors
+from ondol.serving.artifacts import Artifact
+from ondol.serving.flavours import requiring
+from ondol.serving.inputs import FLOAT32_MAX, InputSpec, Json, Kind
+
+_TYPES = {
+    "tensor(float)": (np.float32, "FP32"), "tensor(double)": (np.float64, "FP64"), "tensor(int64)": (np.int64, "INT64"),
+    "tensor(int32)": (np.int32, "INT32"), "tensor(string)": (np.object_, "BYTES"), "tensor(bool)": (np.bool_, "BOOL"),
+    "tensor(float16)": (np.float16, "FP16"),
+}  # fmt: skip
+
+
+def load(file: Path) -> Artifact:
+    """Return the model in a file.
+
+    :raises InputError: INP-222 when ONNX Runtime cannot read it.
+    :raises UnsupportedError: UNS-391 when its inputs are no rows.
+    """
+    runtime = requiring.module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common base of their own
+        raise errors.InputError(
+            f"ONNX Runtime cannot read {file.name!r}: {error}", where=str(file), code="INP-222"
+        ) from error
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    for tensor in inputs:
+        if tensor.type not in _TYPES:
+            raise _refused(f"input {tensor.name!r} is a {tensor.type!r}")
+    model = _classifier(session, outputs) or Graph(session)
+    return Artifact(model, "onnx", spec=_spec(inputs, outputs, model))
+
+
+def _refused(reason: str) -> errors.UnsupportedError:
+    return errors.UnsupportedError(
+        reason, way_out="Export the model with one input of shape (rows, features).", code="UNS-391"
+    )
+
+
+def _spec(inputs: list[Any], outputs: list[Any], model: Graph) -> InputSpec:
+    if len(inputs) > 1:
+        wrong = [tensor.name for tensor in inputs if len(tensor.shape) != 2 or tensor.shape[1] != 1]
+        if wrong:
+            raise _refused(f"of {len(inputs)} inputs, {wrong[0]!r} is not one column of shape (rows, 1)")
+        types = [tensor.type for tensor in inputs]
+        names = tuple(str(tensor.name) for tensor in inputs)
+    else:
+        if len(inputs[0].shape) < 2:
+            raise _refused(f"input {inputs[0].name!r} has shape {inputs[0].shape}, without rows")
+        inner = inputs[0].shape[1:]
+        known = all(isinstance(length, int) for length in inner)
+        types = [inputs[0].type] * (int(np.prod(inner)) if known else 0)
+        names = ()
+    kinds: tuple[Kind, ...] = tuple("text" if kind == "tensor(string)" else "number" for kind in types)
+    whole = any("int" in kind for kind in types)
+    single = any(kind in ("tensor(float)", "tensor(float16)") for kind in types)
+    return InputSpec(
+        len(types),
+        names,
+        kinds if "text" in kinds else (),
+        () if whole or "text" in kinds else (True,) * len(types),
+        limit=FLOAT32_MAX if single else 2.0**53 if whole else InputSpec(0).limit,
+        outputs=_described(outputs, model),
+    )
+
+
+def _described(outputs: list[Any], model: Graph) -> tuple[Json, ...]:
+    def one(name: str, tensor: Any) -> Json:
+        shape = [length if isinstance(length, int) else -1 for length in tensor.shape or [-1]]
+        return {"name": name, "datatype": _TYPES.get(tensor.type, (None, "FP32"))[1], "shape": shape}
+
+    found = [one("predict", outputs[0])]
+    if isinstance(model, Classifier):
+        found.append({"name": "predict_proba", "datatype": "FP32", "shape": [-1, -1]})
+    return tuple(found)
+
+
+def _classifier(session: Any, outputs: list[Any]) -> Classifier | None:
+    """Return the graph as a classifier when it answers labels, then probabilities or maps of them."""
+    if len(outputs) != 2 or outputs[0].type not in ("tensor(int64)", "tensor(string)"):
+        return None
+    is_map = outputs[1].type.startswith("seq(map(")
+    if not is_map and outputs[1].type not in ("tensor(float)", "tensor(double)"):
+        return None
+    return Classifier(session, is_map=is_map)
+
+
+class Graph:
+    """A graph that is asked for its first output."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        inputs = session.get_inputs()
+        self._inputs = [(tensor.name, _TYPES[tensor.type][0]) for tensor in inputs]
+        inner = inputs[0].shape[1:]
+        self._shape = [-1, *inner] if len(inputs) == 1 and all(isinstance(one, int) for one in inner) else None
+        self._outputs = [tensor.name for tensor in session.get_outputs()]
+
+    def run(self, output: int, rows: Any) -> Any:
+        """Return one output for the rows, shape (n, features)."""
+        if len(self._inputs) > 1:
+            columns = enumerate(self._inputs)
+            feed = {name: np.ascontiguousarray(rows[:, [place]], dtype=kind) for place, (name, kind) in columns}
+        else:
+            ((name, kind),) = self._inputs
+            matrix = np.ascontiguousarray(rows, dtype=kind)
+            feed = {name: matrix if self._shape is None else matrix.reshape(self._shape)}
+        return self._session.run([self._outputs[output]], feed)[0]
+
+    def predict(self, rows: Any) -> NDArray[Any]:
+        """Return the first output: a single column is flattened, shape (n,) or (n, …)."""
+        found = np.asarray(self.run(0, rows))
+        return found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
+
+
+class Classifier(Graph):
+    """A graph that answers labels, then probabilities."""
+
+    def __init__(self, session: Any, *, is_map: bool) -> None:
+        super().__init__(session)
+        self._is_map = is_map
+
+    def predict_proba(self, rows: Any) -> NDArray[np.float64]:
+        """Return the second output, shape (n, classes)."""
+        found = self.run(1, rows)
+        return np.array([list(row.values()) for row in found]) if self._is_map else np.asarray(found)
