@@ -59,7 +59,7 @@ class DataPlane:
         self.routes = RouteTable(store)
         self.request_log = RequestLog(store)
         self.metrics = Metrics()
-        self.models = Models(store, Blobs(settings.blobs))
+        self.models = Models(store, Blobs(settings.blobs), safe=settings.safe)
         self.context = Context(self.request_log, self.metrics)
         self.door = KServeDoor(self.models, self.context, store)
         self.openai: Any = None

@@ -177,6 +177,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "ONDOL_DATABASE_URL": settings.database_url,
         "ONDOL_ARTIFACTS": settings.artifacts,
         "ONDOL_API_KEY": settings.api_key,
+        "ONDOL_SAFE": "1" if settings.safe else "",
         "PYTHONUNBUFFERED": "1",
     }
     return {**os.environ, **chosen}

@@ -24,6 +24,7 @@ from ondol.app.running import Running, ensure_running, stop
 from ondol.base import errors
 from ondol.base import settings as settings_module
 from ondol.base.settings import Settings
+from ondol.formats import project
 
 __all__ = ["Running", "Supervisor", "ensure_running", "run", "stop"]
 
@@ -86,11 +87,12 @@ class Supervisor:
 
     :param say: where status lines for people go.
     :raises UsageError: for an address beyond loopback without ONDOL_API_KEY.
+    :raises InputError: for an `ondol.yaml` that cannot be read: what it says of safety must not be lost.
     """
 
     def __init__(self, settings: Settings, say: Say) -> None:
         check_exposure(settings)
-        self.settings = settings
+        self.settings = replace(settings, safe=settings.safe or _project_is_safe(settings.project))
         self._say = say
         self._events: queue.SimpleQueue[tuple[str, str, int]] = queue.SimpleQueue()
         self._children: dict[str, _Child] = {}
@@ -223,6 +225,13 @@ class Supervisor:
         for child in self._children.values():
             child.socket.close()
             child.log.close()
+
+
+def _project_is_safe(folder: Path) -> bool:
+    try:
+        return project.load(folder).safe
+    except errors.NotFoundError:
+        return False
 
 
 def check_exposure(settings: Settings) -> None:

@@ -73,6 +73,9 @@ class Settings:
     api_key: str = ""
     """Demanded from every caller when we listen on anything but loopback."""
 
+    safe: bool = False
+    """Open no model file that runs code when it is opened: no pickle."""
+
     @property
     def database(self) -> str:
         """The database to open: a Postgres URL or the path of the SQLite file."""
@@ -91,6 +94,16 @@ class Settings:
         return self.home / "logs"
 
 
+def _flag(name: str, text: str) -> bool:
+    """Read a switch of the environment.
+
+    :raises UsageError: when it is neither on nor off: a guard must not be off by a typing mistake.
+    """
+    if text.lower() not in ("", "0", "1", "false", "true", "no", "yes", "off", "on"):
+        raise errors.UsageError(f"{name} is {text!r}, neither on nor off", way_out=f"{name}=1", code="USE-390")
+    return text.lower() in ("1", "true", "yes", "on")
+
+
 def find_project(start: Path) -> Path:
     """Return the nearest folder at or above `start` with an `ondol.yaml`, else the demo's below it, else `start`."""
     for folder in (start, *start.parents, start / DEMO_FOLDER):
@@ -102,7 +115,7 @@ def find_project(start: Path) -> Path:
 def load(start: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings for the project around `start` (default: the working folder).
 
-    :raises UsageError: when an address in the environment is not HOST:PORT.
+    :raises UsageError: when an address in the environment is not HOST:PORT, or a switch neither on nor off.
     """
     environ = os.environ if environ is None else environ
     project = find_project((start or Path.cwd()).resolve())
@@ -115,4 +128,5 @@ def load(start: Path | None = None, environ: Mapping[str, str] | None = None) ->
         database_url=environ.get("ONDOL_DATABASE_URL", ""),
         artifacts=environ.get("ONDOL_ARTIFACTS", ""),
         api_key=environ.get("ONDOL_API_KEY", ""),
+        safe=_flag("ONDOL_SAFE", environ.get("ONDOL_SAFE", "")),
     )

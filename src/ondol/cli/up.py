@@ -23,10 +23,11 @@ Examples:
 @click.command("up", epilog=_EPILOG)
 @click.option("--control", metavar="HOST:PORT", help="Pages, MLflow and APIs.  [default: 127.0.0.1:5000]")
 @click.option("--data", metavar="HOST:PORT", help="Inference and the LLM gateway.  [default: 127.0.0.1:8080]")
+@click.option("--safe", is_flag=True, help="Serve no model that has to be unpickled.")
 @click.option("--detach", is_flag=True, help="Return when both are ready; they stay.")
 @click.option("--stop", "stopping", is_flag=True, help="Stop what runs in this home.")
 @output.json_option
-def command(control: str | None, data: str | None, detach: bool, stopping: bool, as_json: bool) -> None:
+def command(control: str | None, data: str | None, safe: bool, detach: bool, stopping: bool, as_json: bool) -> None:
     """Start the control process (pages, MLflow) and the data plane (inference)."""
     from ondol.app import running
 
@@ -35,6 +36,8 @@ def command(control: str | None, data: str | None, detach: bool, stopping: bool,
         settings = dataclasses.replace(settings, control=settings_module.parse_address(control))
     if data:
         settings = dataclasses.replace(settings, data=settings_module.parse_address(data))
+    if safe:
+        settings = dataclasses.replace(settings, safe=True)
     if stopping:
         _stop(settings, as_json)
     elif running.is_locked(settings.home):

@@ -105,6 +105,7 @@ def _walk(context: Context, model: str, parameters: Mapping[str, Any], because: 
         trained_on,
         spec.evaluate,
         spec.gate,
+        safe=context.project.safe or context.settings.safe,
     )
     context.progress.finish("evaluate", _scores_said(scored))
     gate = decide(spec.gate, scored, None if checked is None else checked.verdict != "fail")

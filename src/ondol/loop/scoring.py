@@ -47,24 +47,32 @@ class Scored:
 
 
 def score(
-    candidate: Path, champion: Path | None, data: Path, train: Path | None, spec: EvaluateSpec, gate: GateSpec
+    candidate: Path,
+    champion: Path | None,
+    data: Path,
+    train: Path | None,
+    spec: EvaluateSpec,
+    gate: GateSpec,
+    *,
+    safe: bool = False,
 ) -> Scored:
     """Score the candidate's model file on the held-out rows, in pairs with the champion's.
 
+    :param safe: open no pickle.
     :param train: the rows it was trained on, for their base rate; None: the held-out rows' own.
     :raises InputError: when the rows, the models and the project do not fit together.
     """
     from ondol.data import tables
 
     frame = tables.read(data)
-    model = loading.load(candidate).model
+    model = loading.load(candidate, safe=safe).model
     predictions = tabular.predict(model, frame, spec.target, spec.positive)
     frame = frame[frame[spec.target].notna()].reset_index(drop=True)  # the rows that `predict` kept
     primary = gate.primary or tabular.LOSSES[predictions.kind][0]
     mine = tabular.losses(predictions, primary)
     theirs = None
     if champion is not None:
-        other = tabular.predict(loading.load(champion).model, frame, spec.target, spec.positive)
+        other = tabular.predict(loading.load(champion, safe=safe).model, frame, spec.target, spec.positive)
         theirs = tabular.losses(other, primary)
     return Scored(
         features=_features(model, frame, spec.target),

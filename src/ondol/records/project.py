@@ -220,6 +220,9 @@ class Project:
     budgets: tuple[BudgetSpec, ...] = ()
     alerts: tuple[AlertSpec, ...] = ()
     retrain: RetrainSpec = field(default_factory=RetrainSpec)
+    safe: bool = False
+    """Serve no model that has to be unpickled, and score none."""
+
     images: dict[str, ImageSpec] = field(default_factory=dict)
     """Patterns of container images (`*`, `?`, `[…]`) to what they mean here; the first that fits counts."""
 

@@ -29,5 +29,8 @@ class Artifact:
     notes: tuple[str, ...] = field(default_factory=tuple)
     """Warnings of the libraries while loading, and what a pickle runs."""
 
+    dialect: str = ""
+    """The protocol version it answers for, when it would answer otherwise under another."""
+
     spec: InputSpec | None = None
     """What the model takes, when its library says so itself; None: it is found out by looking and trying."""

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ondol.serving.inputs import FLOAT32_MAX, InputSpec, Json, Kind
 from ondol.serving.artifacts import Artifact
+from ondol.serving.inputs import FLOAT32_MAX, InputSpec, Json, Kind
 
 _TREES = ("RandomForest", "ExtraTree", "DecisionTree", "GradientBoosting")  # prefixes of class names
 _NUMBER_TYPES = ("double", "float", "long", "integer", "boolean")
@@ -156,7 +156,7 @@ def _survives_null(
 
 
 def as_rows(rows: list[list[Any]], spec: InputSpec) -> Any:
-    """Return checked rows as the model wants them: a matrix of float64 (of objects with text in it), or a data frame."""
+    """Return checked rows as the model wants them: a float64 matrix (objects when there is text), or a data frame."""
     if not spec.frame:
         return np.array(rows, dtype=object if spec.kinds else np.float64)
     import pandas as pd

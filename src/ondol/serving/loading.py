@@ -1,8 +1,8 @@
 """From a folder of model files to a fitted model, with everything checked that can be before it is opened.
 
 The order is: the files' digest, which file it is, its first bytes, what a pickle would import; only then is it opened,
-by the flavour of its library. Unpickling runs the file's own code: in safe mode no pickle is opened at all. A file whose
-recorded scikit-learn is not ours is refused, never loaded "probably right".
+by the flavour of its library. Unpickling runs the file's own code: in safe mode no pickle is opened at all. A file
+whose recorded scikit-learn is not ours is refused, never loaded "probably right".
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ from ondol.serving.flavours import pickled
 log = logging.getLogger("ondol.serving")
 
 _KNOWN_PACKAGES = frozenset(
-    "sklearn numpy scipy joblib pandas builtins __builtin__ copyreg collections xgboost lightgbm catboost _loss".split()
-)
+    {
+        "sklearn", "numpy", "scipy", "joblib", "pandas", "builtins", "__builtin__", "copyreg", "collections",
+        "xgboost", "lightgbm", "catboost", "_loss",
+    }
+)  # fmt: skip
+"""What scikit-learn's own pickles import; others are reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,9 @@ class How:
     """Open nothing that runs code when it is opened."""
 
 
-def load(path: Path, digest: str = "", model_format: str = "sklearn", *, dialect: str = "v1", safe: bool = False) -> (
-    Artifact
-):
+def load(
+    path: Path, digest: str = "", model_format: str = "sklearn", *, dialect: str = "v1", safe: bool = False
+) -> Artifact:
     """Load the model in a file or folder.
 
     :param digest: `hashing.of_tree` of the files as released; checked before anything is opened.
@@ -90,7 +94,9 @@ def _dispatch(path: Path, how: How) -> Artifact:
 
         return mlflow.load(path, opened, how.safe)
     if how.model_format == "mlflow":
-        raise errors.InputError("modelFormat is 'mlflow', but there is no MLmodel file", where=str(path), code="INP-221")
+        raise errors.InputError(
+            "modelFormat is 'mlflow', but there is no MLmodel file", where=str(path), code="INP-221"
+        )
     return open_file(model_files.find(path, how.model_format), how)
 
 

@@ -50,7 +50,9 @@ CONVENTIONS: Mapping[str, Convention] = {
     "lightgbm": Convention((".bst", ".txt", ".lgb"), lambda head: head.startswith(b"tree"), "a LightGBM model"),
     "catboost": Convention((".cbm", ".bin", ".cb"), lambda head: head.startswith(b"CBM1"), "a CatBoost model"),
     "onnx": Convention((".onnx",), lambda head: head[:1] == b"\x08", "an ONNX model"),
-    "pytorch": Convention((".pt", ".pth", ".pt2"), lambda head: head.startswith(_ZIP), "a TorchScript or exported file"),
+    "pytorch": Convention(
+        (".pt", ".pth", ".pt2"), lambda head: head.startswith(_ZIP), "a TorchScript or exported file"
+    ),
 }
 """By KServe's model format. Boosters may be pickled too, as scikit-learn estimators."""
 

@@ -60,6 +60,9 @@ class Model:
     """Whether it can answer with probabilities."""
 
     platform: str
+    dialect: str = ""
+    """The protocol version it was loaded for, when it would answer otherwise under another."""
+
     notes: tuple[str, ...] = ()
 
 
@@ -100,16 +103,18 @@ def options_of(service: InferenceService | None) -> Options:
     )
 
 
-def load_release(store: Store, blobs: Blobs, release: Release) -> Model:
+def load_release(store: Store, blobs: Blobs, release: Release, *, dialect: str = "v1", safe: bool = False) -> Model:
     """Load a release, test its engine and warm it up.
 
+    :param dialect: the service's protocol version.
+    :param safe: open no pickle.
     :raises OndolError: with the reason when it cannot be served.
     """
     manifest = releases.model_manifest(release)
     path = blobs.path(manifest.artifact)
     if not path.exists():
         path = Path(manifest.uri.removeprefix("file://"))
-    artifact = loading.load(path, manifest.artifact, manifest.format)
+    artifact = loading.load(path, manifest.artifact, manifest.format, dialect=dialect, safe=safe)
     spec = describing.describe(artifact)
     try:
         choice = compiled.choose(artifact.model, spec, name=release.name)
@@ -125,6 +130,7 @@ def load_release(store: Store, blobs: Blobs, release: Release) -> Model:
         batcher=Batcher(choice, spec),
         probabilities=compiled.has_probabilities(artifact.model),
         platform=f"{manifest.format}_{artifact.flavour}" if artifact.flavour != manifest.format else manifest.format,
+        dialect=artifact.dialect,
         notes=artifact.notes,
     )
 
@@ -132,11 +138,12 @@ def load_release(store: Store, blobs: Blobs, release: Release) -> Model:
 class Models:
     """Keeps `serving` in step with the routes.
 
-    :param swap: how a replaced mapping is published to the event loop; called in the loading thread.
+    :param safe: open no pickle.
     """
 
-    def __init__(self, store: Store, blobs: Blobs) -> None:
+    def __init__(self, store: Store, blobs: Blobs, *, safe: bool = False) -> None:
         self._store = store
+        self._safe = safe
         self._blobs = blobs
         self.serving: Mapping[str, Serving] = {}
         """By service; replaced as a whole, never changed."""
@@ -241,15 +248,19 @@ class Models:
     def _ensure(self, service: str, digest: str, generation: int, fresh: bool) -> None:
         """Load a release unless it is there or failed already; tell the store, again for every change of the route."""
         key = (service, digest)
-        if key in self._models:
+        with self._guard:
+            dialect = self._options.get(service, Options()).protocol
+        before = self._models.get(key)
+        if before is not None and before.dialect in ("", dialect):
             if fresh:
-                loads.put(self._store, service, digest, "Loaded", self._models[key].choice.reason)
+                loads.put(self._store, service, digest, "Loaded", before.choice.reason)
             return
         if self._failed.get(key) == generation:
             return
         loads.put(self._store, service, digest, "Loading")
         try:
-            model = load_release(self._store, self._blobs, releases.get(self._store, digest))
+            release = releases.get(self._store, digest)
+            model = load_release(self._store, self._blobs, release, dialect=dialect, safe=self._safe)
         except errors.OndolError as error:
             self._failed[key] = generation
             log.error("%s: release %s cannot be served: %s", service, hashing.short(digest), error.message)
@@ -257,6 +268,10 @@ class Models:
             return
         self._failed.pop(key, None)
         self._models[key] = model
+        if before is not None:
+            self._retire(before)
+        for note in model.notes:
+            log.warning("%s: release %s: %s", service, hashing.short(digest), note)
         log.info(
             "%s: release %s loaded, engine %s (%s)", service, hashing.short(digest), model.choice.engine.name,
             model.choice.reason,
@@ -300,8 +315,11 @@ class Models:
         for key in [key for key in self._models if key not in kept]:
             model = self._models.pop(key)
             loads.put(self._store, *key, "Unloaded")
-            if self._loop is not None and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(model.batcher.close)
+            self._retire(model)
+
+    def _retire(self, model: Model) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(model.batcher.close)
 
 
 def _asked_for(route: Route) -> tuple[str, ...]:

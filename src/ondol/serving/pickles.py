@@ -17,17 +17,24 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from ondol.base import errors
 
 _MODULES = frozenset(
-    "os posix nt subprocess sys socket shutil ctypes pty runpy importlib code codeop commands webbrowser asyncio "
-    "multiprocessing threading signal http urllib requests ftplib smtplib telnetlib pip ensurepip venv".split()
-)
+    {
+        "os", "posix", "nt", "subprocess", "sys", "socket", "shutil", "ctypes", "pty", "runpy", "importlib",
+        "code", "codeop", "commands", "webbrowser", "asyncio", "multiprocessing", "threading", "signal",
+        "http", "urllib", "requests", "ftplib", "smtplib", "telnetlib", "pip", "ensurepip", "venv",
+    }
+)  # fmt: skip
 """No estimator is made of these."""
 
-_BUILTINS = frozenset("eval exec compile __import__ open input breakpoint globals locals vars".split())
+_BUILTINS = frozenset(
+    {
+        "eval", "exec", "compile", "__import__", "open", "input", "breakpoint", "globals", "locals", "vars",
+    }
+)  # fmt: skip
 _MAGIC = (b"\x80", b"(", b"c", b"]", b"}")  # protocol 2 and later; the rest are protocols 0 and 1
 _OPENERS: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
     (b"\x1f\x8b", gzip.decompress),
@@ -146,8 +153,11 @@ class _Array(_Stand):
     """Where joblib says that an array's bytes follow in the file."""
 
 
-class _Machine(pickle._Unpickler):  # type: ignore[name-defined,misc]  # the one written in Python, which can be bent
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+_Unpickler: Any = pickle._Unpickler  # the one written in Python, which can be bent; it has no public name
+
+
+class _Machine(_Unpickler):  # type: ignore[misc]
+    dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
 
     def __init__(self, stream: IO[bytes], names: set[str]) -> None:
         super().__init__(stream)

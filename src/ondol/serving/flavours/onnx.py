@@ -18,7 +18,7 @@ from ondol.serving.artifacts import Artifact
 from ondol.serving.flavours import requiring
 from ondol.serving.inputs import FLOAT32_MAX, InputSpec, Json, Kind
 
-_TYPES = {
+_TYPES: dict[str, tuple[Any, str]] = {
     "tensor(float)": (np.float32, "FP32"), "tensor(double)": (np.float64, "FP64"), "tensor(int64)": (np.int64, "INT64"),
     "tensor(int32)": (np.int32, "INT32"), "tensor(string)": (np.object_, "BYTES"), "tensor(bool)": (np.bool_, "BOOL"),
     "tensor(float16)": (np.float16, "FP16"),

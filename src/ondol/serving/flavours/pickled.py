@@ -12,7 +12,6 @@ from typing import Any
 
 from ondol.base import errors
 
-
 _TRUSTED = ("sklearn.", "numpy.", "scipy.", "xgboost.", "lightgbm.", "catboost.", "collections.OrderedDict")
 """Types whose own code is run when a skops file is read: the libraries' that are installed, never the file's."""
 

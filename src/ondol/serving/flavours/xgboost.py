@@ -6,6 +6,7 @@ classes. MLServer loads the scikit-learn interface when the file was saved from 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ def load(file: Path, dialect: str) -> Artifact:
             error
         )
     if dialect == "v2":
-        return of_estimator(_estimator(xgboost, file))
-    return Artifact(Booster(xgboost, booster), "xgboost", spec=_spec(booster))
+        return replace(of_estimator(_estimator(xgboost, file)), dialect=dialect)
+    return Artifact(Booster(xgboost, booster), "xgboost", dialect=dialect, spec=_spec(booster))
 
 
 def _estimator(xgboost: Any, file: Path) -> Any:
