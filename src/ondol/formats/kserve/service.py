@@ -36,10 +36,10 @@ _NEEDS_LIBRARY = "its library is not loaded here"
 MODEL_FORMATS: dict[str, State] = {
     "sklearn": HONOURED,
     "mlflow": HONOURED,
-    "xgboost": not_yet(_NEEDS_LIBRARY, "log it with MLflow and use `mlflow`"),
-    "lightgbm": not_yet(_NEEDS_LIBRARY, "log it with MLflow and use `mlflow`"),
-    "catboost": not_yet(_NEEDS_LIBRARY, "log it with MLflow and use `mlflow`"),
-    "onnx": not_yet(_NEEDS_LIBRARY),
+    "xgboost": HONOURED,
+    "lightgbm": HONOURED,
+    "catboost": HONOURED,
+    "onnx": HONOURED,
     "pytorch": not_yet(_NEEDS_LIBRARY),
     "huggingface": not_yet(_NEEDS_LIBRARY),
     "tensorflow": refused("TensorFlow models are not loaded here", "log it with MLflow and use `mlflow`"),
@@ -59,9 +59,14 @@ PROTOCOLS: dict[str, State] = {
 RUNTIMES: dict[str, State] = {
     "kserve-sklearnserver": HONOURED,
     "kserve-mlserver": HONOURED,
+    "kserve-xgbserver": HONOURED,
+    "kserve-lgbserver": HONOURED,
     "kserve-predictiveserver": HONOURED,
 }
 """Serving runtimes of KServe whose answers are given here; others are refused."""
+
+_ONE_FORMAT = {"kserve-sklearnserver": "sklearn", "kserve-xgbserver": "xgboost", "kserve-lgbserver": "lightgbm"}
+"""The runtimes that serve one format only."""
 
 MODEL_ENV: dict[str, State] = {"PREDICT_PROBA": honoured("a classifier answers with probabilities")}
 OTHER_ENV = not_yet("models share one process, so it cannot be set per model")
@@ -191,7 +196,7 @@ def _variant_rules(value: Json, wrong: Report) -> None:
     model = value.get("model") or {}
     form, runtime = (model.get("modelFormat") or {}).get("name"), model.get("runtime")
     protocol = model.get("protocolVersion")
-    if runtime == "kserve-sklearnserver" and form != "sklearn":
+    if runtime in _ONE_FORMAT and form != _ONE_FORMAT[runtime]:
         wrong("model.runtime", f"runtime {runtime!r} does not support model format {form!r}")
     if runtime == "kserve-mlserver" and protocol not in (None, "v2"):
         wrong("model.protocolVersion", f"runtime {runtime!r} speaks v2 only, not {protocol!r}")
