@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ondol.formats.kserve import kinds
-from ondol.formats.kserve.service import FRAMEWORKS, INFERENCE_SERVICE, MODEL_FORMATS
+from ondol.formats.kserve.model import FRAMEWORKS, MODEL_FORMATS
+from ondol.formats.kserve.service import INFERENCE_SERVICE
 from ondol.formats.resource.checking import Problem
 
 Json = dict[str, Any]

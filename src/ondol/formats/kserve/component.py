@@ -117,7 +117,16 @@ EXTENSIONS: dict[str, Field] = {
         one_of("Utilization", "Value", "AverageValue"), cluster("it is for a Horizontal Pod Autoscaler")
     ),
     "autoScaling": Field(
-        Object({"metrics": Field(ListOf(Object(every("type resource external podmetric", HONOURED)))),
+        Object({"metrics": Field(
+                    ListOf(
+                        Object(
+                            {
+                                "type": Field(one_of("Resource", "External", "PodMetric"), required=True),
+                                **every("resource external podmetric", HONOURED),
+                            }
+                        )
+                    )
+                ),
                 **every("behavior", HONOURED)}),
         cluster("it configures a Horizontal Pod Autoscaler or KEDA"),
     ),

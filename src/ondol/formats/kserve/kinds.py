@@ -9,17 +9,29 @@ from __future__ import annotations
 from typing import Any
 
 from ondol.base import errors
-from ondol.formats.kserve import pod
+from ondol.formats.kserve import common
+from ondol.formats.kserve.graph import INFERENCE_GRAPH
+from ondol.formats.kserve.llm import LLM_INFERENCE_SERVICE, LLM_INFERENCE_SERVICE_V1
+from ondol.formats.kserve.runtime import CLUSTER_SERVING_RUNTIME, SERVING_RUNTIME
 from ondol.formats.kserve.service import INFERENCE_SERVICE
+from ondol.formats.kserve.trained_model import TRAINED_MODEL
 from ondol.formats.resource import checking, openapi
 from ondol.formats.resource.checking import Findings, Problem
 from ondol.formats.resource.kind import Kind
-from ondol.formats.resource.states import HONOURED, refused
+from ondol.formats.resource.states import HONOURED
 from ondol.formats.resource.types import Field, Free, Object, Text
 
 Json = dict[str, Any]
 
-KINDS: tuple[Kind, ...] = (INFERENCE_SERVICE,)
+KINDS: tuple[Kind, ...] = (
+    INFERENCE_SERVICE,
+    INFERENCE_GRAPH,
+    SERVING_RUNTIME,
+    CLUSTER_SERVING_RUNTIME,
+    LLM_INFERENCE_SERVICE,
+    LLM_INFERENCE_SERVICE_V1,
+    TRAINED_MODEL,
+)
 _BY_NAME = {(one.api_version, one.kind): one for one in KINDS}
 
 
@@ -34,7 +46,7 @@ def whole(kind: Kind) -> Object:
         {
             "apiVersion": Field(Text({kind.api_version: HONOURED}), required=True),
             "kind": Field(Text({kind.kind: HONOURED}), required=True),
-            "metadata": Field(pod.METADATA, required=True),
+            "metadata": Field(common.METADATA, required=True),
             "spec": Field(kind.spec, required=True),
             "status": Field(Free()),
         },
@@ -47,9 +59,10 @@ def check(manifest: Json) -> Findings:
     kind = find(manifest)
     if kind is None:
         return Findings([_unknown(manifest)])
-    if kind.refused:
-        return Findings([Problem("kind", kind.refused, "refused", refused(kind.refused, kind.way_out))])
-    return checking.check(manifest, whole(kind))
+    found = checking.check(manifest, whole(kind))
+    if not kind.state.taken:
+        found.problems.insert(0, Problem("kind", f"{kind.kind}: {kind.state.reason}", "refused", kind.state))
+    return found
 
 
 def _unknown(manifest: Json) -> Problem:

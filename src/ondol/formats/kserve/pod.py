@@ -18,7 +18,6 @@ from ondol.formats.resource.types import (
     Whole,
     every,
     one_of,
-    texts,
 )
 
 CLUSTER = cluster()
@@ -78,7 +77,9 @@ RESOURCES = Object(
     {
         "requests": Field(_AMOUNTS, about="What is set aside."),
         "limits": Field(_AMOUNTS, about="The most that may be used."),
-        "claims": Field(ListOf(Object(every("name request", HONOURED))), CLUSTER),
+        "claims": Field(
+            ListOf(Object({"name": Field(Text(), required=True), "request": Field(Text())}), ("name",)), CLUSTER
+        ),
     }
 )
 PORT = Object(
@@ -96,17 +97,24 @@ HTTP_GET = Object(
         "port": Field(IntOrString(), about="The port, or its name."),
         "scheme": Field(one_of("HTTP", "HTTPS")),
         "host": Field(Text(), CLUSTER),
-        "httpHeaders": Field(ListOf(Object({"name": Field(Text()), "value": Field(Text())})), CLUSTER),
+        "httpHeaders": Field(
+            ListOf(Object({"name": Field(Text(), required=True), "value": Field(Text(), required=True)})), CLUSTER
+        ),
     }
 )
 PROBE = Object(
     {
         "httpGet": Field(HTTP_GET, about="Ready when a GET of this succeeds."),
-        **every(
-            "failureThreshold initialDelaySeconds periodSeconds successThreshold timeoutSeconds",
-            no_effect("the server is asked until it is ready, often and without a fixed pace"),
-            "V1Probe",
-        ),
+        **{
+            name: Field(Whole(0), no_effect("the server is asked until it is ready, often and without a fixed pace"))
+            for name in (
+                "failureThreshold",
+                "initialDelaySeconds",
+                "periodSeconds",
+                "successThreshold",
+                "timeoutSeconds",
+            )
+        },
         **every("exec grpc tcpSocket terminationGracePeriodSeconds", CLUSTER, "V1Probe"),
     }
 )
@@ -129,7 +137,7 @@ def container(**own: Field) -> dict[str, Field]:
 def custom_container(**own: Field) -> Object:
     """A container that is a program of the user's own, started as a process of its own."""
     fields = container(
-        name=Field(Text(), about="`kserve-container`, or `transformer-container` beside it."),
+        name=Field(Text(), required=True, about="`kserve-container`, or `transformer-container` beside it."),
         image=Field(Text(), about="Runs only where a rule says what it means here."),
         command=Field(ListOf(Text()), about="The program."),
         args=Field(ListOf(Text()), about="Its arguments."),
@@ -153,19 +161,3 @@ def custom_container(**own: Field) -> Object:
 def pod(**own: Field) -> dict[str, Field]:
     """Return a PodSpec's fields; what is not given is of a cluster only."""
     return {**every(POD_FIELDS, CLUSTER, "V1PodSpec"), **own}
-
-
-METADATA = Object(
-    {
-        "name": Field(Text(longest=253), required=True),
-        "namespace": Field(Text(longest=63)),
-        "labels": Field(texts()),
-        "annotations": Field(texts()),
-        **every(
-            "creationTimestamp deletionGracePeriodSeconds deletionTimestamp finalizers generateName generation "
-            "managedFields ownerReferences resourceVersion selfLink uid",
-            HONOURED,
-        ),
-    }
-)
-"""What a client may send back after reading; the resource door decides what it takes of it."""

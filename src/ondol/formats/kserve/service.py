@@ -6,12 +6,12 @@ KServe's webhook refuses something, the text says it in KServe's words.
 
 from __future__ import annotations
 
-import re
 from functools import partial
 
-from ondol.formats.kserve import component, pod
+from ondol.formats.kserve import component, model, pod
+from ondol.formats.kserve.common import ADDRESS, GROUP, NAME, named, status
 from ondol.formats.resource.kind import Column, Kind
-from ondol.formats.resource.states import HONOURED, State, cluster, honoured, no_effect, not_yet, refused
+from ondol.formats.resource.states import HONOURED, cluster, not_yet, refused
 from ondol.formats.resource.types import (
     Field,
     Flag,
@@ -25,138 +25,23 @@ from ondol.formats.resource.types import (
     Text,
     Whole,
     every,
+    one_of,
     texts,
 )
-
-GROUP = "serving.kserve.io"
-NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
-BLOCKED_ENV = ("PYTHONPATH",)
-
-_NEEDS_LIBRARY = "its library is not loaded here"
-MODEL_FORMATS: dict[str, State] = {
-    "sklearn": HONOURED,
-    "mlflow": HONOURED,
-    "xgboost": HONOURED,
-    "lightgbm": HONOURED,
-    "catboost": HONOURED,
-    "onnx": HONOURED,
-    "pytorch": not_yet(_NEEDS_LIBRARY),
-    "huggingface": not_yet(_NEEDS_LIBRARY),
-    "tensorflow": refused("TensorFlow models are not loaded here", "log it with MLflow and use `mlflow`"),
-    "triton": refused("there is no Triton here", "use the model's own format"),
-    "pmml": refused("PMML is not read here"),
-    "paddle": refused("Paddle models are not loaded here"),
-    "vLLM": refused("there is no vLLM here", "use an LLM application with `gguf:` or an endpoint"),
-}
-"""What `modelFormat.name` may be. To serve a format: build it, and write `HONOURED` here."""
-
-PROTOCOLS: dict[str, State] = {
-    "v1": HONOURED,
-    "v2": HONOURED,
-    "grpc-v1": refused("V1 has no gRPC form that a server here speaks", "use grpc-v2"),
-    "grpc-v2": not_yet("gRPC is not served", "use v2"),
-}
-RUNTIMES: dict[str, State] = {
-    "kserve-sklearnserver": HONOURED,
-    "kserve-mlserver": HONOURED,
-    "kserve-xgbserver": HONOURED,
-    "kserve-lgbserver": HONOURED,
-    "kserve-predictiveserver": HONOURED,
-}
-"""Serving runtimes of KServe whose answers are given here; others are refused."""
-
-_ONE_FORMAT = {"kserve-sklearnserver": "sklearn", "kserve-xgbserver": "xgboost", "kserve-lgbserver": "lightgbm"}
-"""The runtimes that serve one format only."""
-
-MODEL_ENV: dict[str, State] = {"PREDICT_PROBA": honoured("a classifier answers with probabilities")}
-OTHER_ENV = not_yet("models share one process, so it cannot be set per model")
-
-FRAMEWORKS = (
-    "sklearn", "xgboost", "tensorflow", "pytorch", "triton", "onnx", "huggingface", "pmml", "lightgbm", "paddle",
-)  # fmt: skip
-"""KServe's older keys: `predictor.sklearn` is `predictor.model` without its format."""
-
-_STORAGE = Object(
-    {
-        "key": Field(Text(), about="Which entry of the storage Secret."),
-        "path": Field(Text(), about="Where in the bucket."),
-        "parameters": Field(texts(), about="Overrides of the entry, such as `type` and `bucket`."),
-        "schemaPath": Field(Text(), refused("the model's own signature is used")),
-    }
-)
-
-
-def _model_name(value: Json, wrong: Report) -> None:
-    if value.get("name"):
-        wrong("name", "the 'name' field is not allowed in standard predictor")
-
-
-def _blocked_env(value: Json, wrong: Report) -> None:
-    for index, one in enumerate(value.get("env") or []):
-        if one["name"] in BLOCKED_ENV:
-            wrong(f"env[{index}]", f"setting {one['name']} is not allowed for security reasons")
-
-
-_MODEL_RULES: tuple[Rule, ...] = (_model_name, _blocked_env)
-_OWN_SERVER = "models run in Ondol's own server, not in an image"
-
-
-def _model_fields() -> dict[str, Field]:
-    return pod.container(
-        storageUri=Field(Text(), about="Where the model's files are."),
-        protocolVersion=Field(Text(PROTOCOLS), about="v1 or v2: which runtime answers, and in which dialect."),
-        storage=Field(_STORAGE, not_yet("the storage Secret is not read", "write the whole address in storageUri")),
-        runtimeVersion=Field(Text(), refused("the model decides what it needs; there is one runtime")),
-        confidential=Field(
-            Object({"enabled": Field(Flag(), required=True), "resourceId": Field(Text())}),
-            cluster("it needs a trusted execution environment"),
-        ),
-        name=Field(Text(), refused("the container's name is KServe's own")),
-        image=Field(Text(), refused(_OWN_SERVER)),
-        imagePullPolicy=Field(Text(), refused(_OWN_SERVER)),
-        command=Field(ListOf(Text()), refused(_OWN_SERVER)),
-        args=Field(ListOf(Text()), not_yet("Ondol's own server takes no arguments")),
-        env=Field(pod.env(Text(MODEL_ENV, OTHER_ENV)), about="Variables of the server."),
-        resources=Field(
-            pod.RESOURCES, no_effect("one data plane serves every model"), "What the model may use."
-        ),
-    )  # fmt: skip
-
-
-MODEL = Object(
-    {
-        "modelFormat": Field(
-            Object(
-                {
-                    "name": Field(Text(MODEL_FORMATS, refused("no runtime here supports it")), required=True),
-                    "version": Field(Text(), no_effect("the model's own recorded version is checked instead")),
-                }
-            ),
-            about="What wrote the model.",
-            required=True,
-        ),
-        "runtime": Field(Text(RUNTIMES, refused("there is no such runtime here")), about="A runtime by name."),
-        **_model_fields(),
-    },
-    rules=_MODEL_RULES,
-)
-
-
-def _framework(name: str) -> Field:
-    return Field(Object(_model_fields(), rules=_MODEL_RULES), MODEL_FORMATS[name], f"`model` with format {name}.")
-
 
 _CUSTOM = not_yet("custom containers are images, which this machine does not run")
 
 
 def _custom_rules(value: Json, wrong: Report) -> None:
     for index, one in enumerate(value.get("containers") or []):
-        _blocked_env(one, lambda path, reason, at=index: wrong(f"containers[{at}].{path}", reason))
+        blocked = [at for at, env in enumerate(one.get("env") or []) if env["name"] in model.BLOCKED_ENV]
+        for at in blocked:
+            wrong(f"containers[{index}].env[{at}]", f"{model.BLOCKED_ENV[0]} is not allowed for security reasons")
 
 
 def _implementations(value: Json) -> list[str]:
     """Return what implements a predictor, as KServe counts it."""
-    found = [name for name in ("model", *FRAMEWORKS) if name in value]
+    found = [name for name in ("model", *model.FRAMEWORKS) if name in value]
     containers = value.get("containers") or []
     if containers and (not found or any(one.get("name") == "kserve-container" for one in containers)):
         found.append("containers")
@@ -167,7 +52,7 @@ def _predictor_rules(value: Json, wrong: Report) -> None:
     found = _implementations(value)
     if len(found) != 1:
         listed = f", not {' and '.join(found)}" if found else ""
-        wrong("", f"must have exactly one of: model, containers, {', '.join(FRAMEWORKS)}{listed}")
+        wrong("", f"must have exactly one of: model, containers, {', '.join(model.FRAMEWORKS)}{listed}")
         return
     if found == ["containers"]:
         _custom_protocol(value["containers"][0], wrong)
@@ -193,10 +78,10 @@ def _one_of(names: tuple[str, ...], value: Json, wrong: Report) -> None:
 
 
 def _variant_rules(value: Json, wrong: Report) -> None:
-    model = value.get("model") or {}
-    form, runtime = (model.get("modelFormat") or {}).get("name"), model.get("runtime")
-    protocol = model.get("protocolVersion")
-    if runtime in _ONE_FORMAT and form != _ONE_FORMAT[runtime]:
+    chosen = value.get("model") or {}
+    form, runtime = (chosen.get("modelFormat") or {}).get("name"), chosen.get("runtime")
+    protocol = chosen.get("protocolVersion")
+    if runtime in model.ONE_FORMAT and form != model.ONE_FORMAT[runtime]:
         wrong("model.runtime", f"runtime {runtime!r} does not support model format {form!r}")
     if runtime == "kserve-mlserver" and protocol not in (None, "v2"):
         wrong("model.protocolVersion", f"runtime {runtime!r} speaks v2 only, not {protocol!r}")
@@ -204,8 +89,8 @@ def _variant_rules(value: Json, wrong: Report) -> None:
 
 PREDICTOR_FIELDS: dict[str, Field] = component.component(
     {
-        "model": Field(MODEL, about="A model and its format."),
-        **{name: _framework(name) for name in FRAMEWORKS},
+        "model": Field(model.model(), about="A model and its format."),
+        **{name: model.framework(name) for name in model.FRAMEWORKS},
         "containers": Field(ListOf(pod.custom_container()), _CUSTOM, "A server of your own."),
         "storageUris": Field(component.STORAGE_URIS, not_yet("one model, one `model.storageUri`")),
         "name": Field(
@@ -234,7 +119,7 @@ _EXPLAINER = Object(
             "art": Field(
                 Object(
                     {
-                        **_model_fields(),
+                        **model.art_fields(),
                         "type": Field(Text({"SquareAttack": HONOURED})),
                         "config": Field(texts()),
                     }
@@ -278,9 +163,20 @@ def _canary_rules(value: Json, wrong: Report) -> None:
         wrong("canary", f"sum of canary trafficPercent values ({total}) must be <= 100")
 
 
+_VARIANT = Object(
+    {
+        **PREDICTOR_FIELDS,
+        "model": Field(model.model(variant=True), about="A model and its format."),
+        **{name: model.framework(name, variant=True) for name in model.FRAMEWORKS},
+        "ephemeralContainers": Field(Free(), cluster("they are for debugging pods")),
+    },
+    rules=PREDICTOR_RULES,
+)
+"""A canary's predictor: the same, but that a model may name its container."""
+
 _CANARY = Object(
     {
-        "predictor": Field(PREDICTOR, required=True, about="The variant, with a name of its own."),
+        "predictor": Field(_VARIANT, required=True, about="The variant, with a name of its own."),
         "trafficPercent": Field(Whole(0, 100), required=True, about="Its share; 0: none, only by its own address."),
     }
 )
@@ -311,12 +207,6 @@ _CLASSES = ("hpa", "external", "keda", "none", "kpa")
 def _service_rules(value: Json, wrong: Report) -> None:
     """What concerns the manifest as a whole: its name, its annotations."""
     metadata, spec = value["metadata"], value["spec"]
-    name = metadata.get("name", "")
-    if not re.fullmatch(NAME, name) or len(name) > 63:
-        wrong(
-            "metadata.name",
-            f"{name!r} must be at most 63 lower case letters, digits and '-', beginning with a letter",
-        )
     annotations = metadata.get("annotations") or {}
     mode = annotations.get(f"{GROUP}/deploymentMode", "")
     if mode and mode not in _MODES:
@@ -339,35 +229,43 @@ def _standard_mode(spec: Json, scaler: str, wrong: Report) -> None:
             wrong(f"spec.{part}.scaleMetric", "ScaleMetric is not supported for KEDA")
 
 
-_CONDITION = Object(
-    every("lastTransitionTime message reason severity status type", HONOURED),
-    about="One thing that is so, or is not.",
-)
-_MODEL_STATUS = Object(every("copies lastFailureInfo states transitionStatus", HONOURED))
-STATUS = Object(
+_MODEL_STATUS = Object(
     {
-        "address": Field(Object(every("CACerts audience name url", HONOURED))),
-        "annotations": Field(texts()),
-        "canaryStatuses": Field(ListOf(Object(every("modelStatus name ready trafficPercent", HONOURED)))),
-        "clusterServingRuntimeName": Field(Text()),
-        "components": Field(
-            MapOf(
-                Object(
-                    every(
-                        "address grpcUrl latestCreatedRevision latestReadyRevision latestRolledoutRevision "
-                        "previousRolledoutRevision restUrl traffic url",
-                        HONOURED,
-                    )
+        "transitionStatus": Field(
+            one_of("", "UpToDate", "InProgress", "BlockedByFailedLoad", "InvalidSpec"),
+            required=True,
+            default="UpToDate",
+            about="Whether what was asked for serves.",
+        ),
+        **every("copies lastFailureInfo states", HONOURED),
+    }
+)
+_CANARY_STATUS = Object(
+    {
+        "name": Field(Text(), required=True),
+        "ready": Field(Flag(), required=True),
+        "trafficPercent": Field(Whole(), required=True),
+        "modelStatus": Field(_MODEL_STATUS),
+    }
+)
+STATUS = status(
+    address=Field(ADDRESS),
+    canaryStatuses=Field(ListOf(_CANARY_STATUS)),
+    clusterServingRuntimeName=Field(Text()),
+    components=Field(
+        MapOf(
+            Object(
+                every(
+                    "address grpcUrl latestCreatedRevision latestReadyRevision latestRolledoutRevision "
+                    "previousRolledoutRevision restUrl traffic url",
+                    HONOURED,
                 )
             )
-        ),
-        "conditions": Field(ListOf(_CONDITION)),
-        "deploymentMode": Field(Text()),
-        "modelStatus": Field(_MODEL_STATUS),
-        "observedGeneration": Field(Whole(0, 2**63 - 1)),
-        "servingRuntimeName": Field(Text()),
-        "url": Field(Text(), about="Where it answers."),
-    }
+        )
+    ),
+    deploymentMode=Field(Text()),
+    modelStatus=Field(_MODEL_STATUS),
+    servingRuntimeName=Field(Text()),
 )
 _TAGGED = ".status.components.predictor.traffic[?(@.{})].{}"
 INFERENCE_SERVICE = Kind(
@@ -378,7 +276,7 @@ INFERENCE_SERVICE = Kind(
     short=("isvc",),
     spec=SPEC,
     status=STATUS,
-    rules=(_service_rules,),
+    rules=(named, _service_rules),
     columns=(
         Column("URL", ".status.url"),
         Column("Ready", ".status.conditions[?(@.type=='Ready')].status"),

@@ -141,7 +141,13 @@ class _Walker:
         if self._misshapen() == before:
             present = {name: inner for name, inner in value.items() if inner is not None}
             for rule in declared.rules:
-                rule(present, lambda where, reason: self._wrong(join(path, where), reason))
+                rule(present, lambda where, reason, state=None: self._ruled(join(path, where), reason, state))
+
+    def _ruled(self, path: str, reason: str, state: State | None) -> None:
+        if state is None:
+            self._wrong(path, reason)
+        elif not self._refused:
+            self.findings.problems.append(Problem(path, reason, "refused", state))
 
     def _misshapen(self) -> int:
         """How many values have not the type that rules count on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ondol.formats.resource.states import HONOURED, State
 from ondol.formats.resource.types import Object, Rule
 
 
@@ -34,10 +35,8 @@ class Kind:
     """Rules about a whole manifest; called when metadata and spec have the right types."""
 
     columns: tuple[Column, ...] = ()
-    refused: str = ""
-    """Why no resource of this kind can be applied here; empty: they can."""
-
-    way_out: str = ""
+    state: State = HONOURED
+    """Whether resources of this kind can be applied here at all."""
 
     @property
     def api_version(self) -> str:

@@ -19,8 +19,12 @@ QUANTITY = (
 class Report(Protocol):
     """Where a rule says what is wrong."""
 
-    def __call__(self, path: str, reason: str) -> None:
-        """Add a problem; `path` is relative to the object the rule is about, empty for the object itself."""
+    def __call__(self, path: str, reason: str, state: State | None = None) -> None:
+        """Add a problem.
+
+        :param path: relative to the object the rule is about, empty for the object itself.
+        :param state: given when the manifest is right and only this backend does not honour it.
+        """
 
 
 Rule = Callable[[Json, Report], None]
