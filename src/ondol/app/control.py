@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ondol.api.admin import routes as admin
 from ondol.api.admin.guard import Guard
 from ondol.api.admin.registry_routes import RegistryApi
+from ondol.api.kubernetes import door as kubernetes
 from ondol.api.mlflow.door import MlflowDoor, is_ours
 from ondol.app import listen
 from ondol.base.settings import Settings
@@ -42,7 +43,7 @@ _STOP_SECONDS = 3  # for requests under way
 
 
 class Control:
-    """The ASGI application: MLflow's paths go to its door, everything else is ours.
+    """The ASGI application: MLflow's paths and Kubernetes' go to their doors, everything else is ours.
 
     :param conduct: run the conductor thread (tests that want a quiet control leave it out).
     """
@@ -50,6 +51,7 @@ class Control:
     def __init__(self, store: Store, settings: Settings, *, conduct: bool = True) -> None:
         self.store, self.settings = store, settings
         self.mlflow = MlflowDoor(store, settings)
+        self.kubernetes = kubernetes.KubernetesDoor(store)
         self._conductor = ConductorThread(store, settings, self._mlflow_settled) if conduct else None
         self._pulse = pulse.Pulse(store, "control")
         self._alerts = alerts.Delivering(store, self._outbox, self._look)
@@ -109,6 +111,8 @@ class Control:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _run_lifespan(self.lifespan, receive, send)
+        elif scope["type"] == "http" and kubernetes.is_ours(scope["path"]):
+            await self.kubernetes(scope, receive, send)
         elif scope["type"] == "http" and scope["path"].startswith(_REGISTRY) and not self.mlflow.ready:
             await (await self._readyz(Request(scope)))(scope, receive, send)
         elif scope["type"] == "http" and not is_ours(scope["path"]):
