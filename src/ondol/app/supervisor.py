@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ondol.app import listen, running
+from ondol.app import kubeconfig, listen, running
 from ondol.app.running import Running, ensure_running, stop
 from ondol.base import errors
 from ondol.base import settings as settings_module
@@ -110,6 +110,7 @@ class Supervisor:
             if not lock.take():
                 raise running.already_running(running.find(self.settings.home), self.settings.home)
             self._bind(patience)
+            kubeconfig.write_for(self.settings)
             try:
                 for child in self._children.values():
                     self._start(child)

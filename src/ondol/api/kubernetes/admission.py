@@ -16,12 +16,12 @@ import msgspec
 
 from ondol.api.kubernetes import core, status
 from ondol.api.kubernetes.kinds import Kind
+from ondol.formats.resource.checking import Findings
 from ondol.store import managed_fields
 
 Json = dict[str, Any]
 
 MAX_BYTES = 3 * 1024 * 1024
-UNKNOWN = "unknown field"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _NAME_RULE = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
@@ -155,16 +155,16 @@ def admit(kind: Kind, version: str, given: Json, namespace: str, strictness: str
     body = {key: value for key, value in clean.items() if key not in ("apiVersion", "kind", "metadata", "status")}
     manifest: Json = {"apiVersion": kind.api_version(version), "kind": kind.kind, "metadata": {**where, **kept}, **body}
     unknown = [f"metadata.{key}" for key in metadata if key not in _METADATA | managed_fields.SERVER_OWNED]
-    problems = []
-    for problem in kind.problems(_for_reader(manifest)) if not causes else ():
-        if problem.reason == UNKNOWN:
-            unknown.append(problem.path.lstrip("."))
-        else:
-            problems.append(problem)
+    checked = kind.check(_for_reader(manifest)) if not causes else Findings()
+    unknown += [problem.path for problem in checked.problems if problem.cause == "unknown"]
     complaints = [*(f'unknown field "{path}"' for path in unknown), *doubled]
     if complaints and strictness in ("", "Strict"):
         raise status.undecodable(kind, version, complaints)
-    causes += [status.cause_of(problem, _shown(manifest, problem.path)) for problem in problems]
+    causes += [
+        status.cause_of(problem, _shown(manifest, problem.path))
+        for problem in checked.problems
+        if problem.cause != "unknown"
+    ]
     if causes:
         raise status.invalid(kind, name, causes)
     for path in unknown:
@@ -172,7 +172,7 @@ def admit(kind: Kind, version: str, given: Json, namespace: str, strictness: str
     warnings = complaints if strictness == "Warn" else []
     found = clean.get("status")
     stored = core.fold_string_data(manifest) if kind.kind == "Secret" else manifest
-    return Admitted(stored, found if isinstance(found, dict) else {}, tuple(warnings), tuple(kind.notes(stored)))
+    return Admitted(stored, found if isinstance(found, dict) else {}, tuple(warnings), tuple(checked.notes))
 
 
 def _for_reader(manifest: Json) -> Json:

@@ -12,7 +12,8 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 
-from ondol.api.kubernetes.kinds import Column, Json, Kind
+from ondol.api.kubernetes.kinds import Json, Kind
+from ondol.formats.resource.kind import Column
 
 _STEP = re.compile(
     r"\.(?P<key>[A-Za-z0-9_-]+)(?P<count>\(\))?|\[\*\]|\[\?\(@\.(?P<field>\w+)(?P<op>[=!]=)(?P<value>[^)]+)\)\]"
@@ -96,7 +97,7 @@ def table(kind: Kind, items: Sequence[Json], metadata: Json, include: str = "Met
             "type": column.type if column.type != "date" else "string",
             "format": "name" if column is name else "",
             "description": column.path.lstrip("."),
-            "priority": column.priority,
+            "priority": 0,
         }
         for column in shown
     ]

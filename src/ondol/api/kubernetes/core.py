@@ -1,7 +1,7 @@
 """Kubernetes' own kinds that other resources lean on: Namespace, ConfigMap, Secret.
 
-A Secret here holds references, never values: each value is `${NAME}` or `${NAME:-default}` and is read from the
-environment when it is used, so that no database, log, trace or export ever has it.
+A Secret here holds references, never values: each value is `${NAME}` and is read from the environment when it is used,
+so that no database, log, trace or export ever has it.
 """
 
 from __future__ import annotations
@@ -9,61 +9,83 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
-from ondol.api.kubernetes.kinds import AGE, Column, Json, Kind, Problem
+from ondol.api.kubernetes.kinds import AGE, Json, Kind
+from ondol.formats.kserve import pod
+from ondol.formats.resource import checking, openapi
+from ondol.formats.resource.checking import Findings, Problem
+from ondol.formats.resource.kind import Column
+from ondol.formats.resource.states import refused
+from ondol.formats.resource.types import Field, Flag, ListOf, Object, Text, texts
 
 REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+_NO_VALUES = refused(
+    "values of secrets are not kept on this machine",
+    "write ${{{name}}} and set {name} in the environment of `ondol up`",
+)
+_IMMUTABLE = Field(Flag(), about="Whether data may not be changed any more.")
+_DECLARED = {
+    "Namespace": Object(
+        {
+            "spec": Field(Object({"finalizers": Field(ListOf(Text()))})),
+            "status": Field(Object({"phase": Field(Text())})),
+        },
+        about="A name that resources live under. Applying into one makes it.",
+    ),
+    "ConfigMap": Object(
+        {
+            "data": Field(texts(), about="Texts by key."),
+            "binaryData": Field(texts(), about="Bytes by key, in base64."),
+            "immutable": _IMMUTABLE,
+        },
+        about="Texts for other resources to use.",
+    ),
+    "Secret": Object(
+        {
+            "data": Field(texts(), about="References ${NAME} by key, in base64."),
+            "stringData": Field(texts(), about="References ${NAME} by key, as they are."),
+            "type": Field(Text(), about="For programs; this machine acts on none."),
+            "immutable": _IMMUTABLE,
+        },
+        about="References to secrets in the environment, for other resources to use. Values are refused.",
+    ),
+}
 
 
-@dataclass(frozen=True, slots=True)
-class _Problem:
-    path: str
-    reason: str
-    unsupported: bool = False
+def _whole(kind: str) -> Object:
+    """Return the declaration of a whole object."""
+    standard = {"apiVersion": Field(Text()), "kind": Field(Text()), "metadata": Field(pod.METADATA)}
+    return Object({**standard, **_DECLARED[kind].fields}, about=_DECLARED[kind].about)
 
 
-def open_schema(description: str = "") -> Json:
-    """Return the schema of an object whose fields are checked by its own reader only."""
-    return object_schema({"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}, description)
-
-
-def object_schema(properties: Json, description: str = "") -> Json:
-    """Return the schema of a whole object: its own properties beside those that every object has."""
-    texts = {"apiVersion": "Version of the schema, with its group.", "kind": "Kind of the object."}
-    found: Json = {name: {"type": "string", "description": text} for name, text in texts.items()}
-    found["metadata"] = {"type": "object", "description": "Standard object's metadata."}
-    return {"type": "object", "description": description, "properties": {**found, **properties}}
-
-
-def _texts(description: str) -> Json:
-    return {"type": "object", "description": description, "additionalProperties": {"type": "string"}}
-
-
-def _fields(manifest: Json, known: dict[str, type]) -> list[Problem]:
-    found: list[Problem] = []
-    for key, value in manifest.items():
-        if key in ("apiVersion", "kind", "metadata"):
-            continue
-        if key not in known:
-            found.append(_Problem(key, "unknown field"))
-        elif not isinstance(value, known[key]):
-            found.append(_Problem(key, f"must be a {known[key].__name__}, not {value!r}"))
+def _check(manifest: Json) -> Findings:
+    found = checking.check(manifest, _whole(manifest["kind"]))
+    for part in ("data", "binaryData", "stringData"):
+        for key in manifest.get(part) or {}:
+            if not _KEY.fullmatch(str(key)):
+                reason = "a key has only letters, digits, '-', '_' and '.'"
+                found.problems.append(Problem(f"{part}[{key}]", reason))
     return found
 
 
-def _entries(manifest: Json, name: str) -> tuple[dict[str, str], list[Problem]]:
-    found: list[Problem] = []
-    given = manifest.get(name)
-    entries = given if isinstance(given, dict) else {}
-    for key, value in entries.items():
-        if not _KEY.fullmatch(key):
-            found.append(_Problem(f"{name}[{key}]", "a key has only letters, digits, '-', '_' and '.'"))
-        elif not isinstance(value, str):
-            found.append(_Problem(f"{name}[{key}]", f"must be a string, not {value!r}"))
-    return {key: value for key, value in entries.items() if isinstance(value, str)}, found
+def _check_secret(manifest: Json) -> Findings:
+    found = _check(manifest)
+    if found.problems:
+        return found
+    given = {f"stringData[{key}]": (key, value) for key, value in (manifest.get("stringData") or {}).items()}
+    for key, value in (manifest.get("data") or {}).items():
+        decoded = _decoded(value)
+        if decoded is None:
+            found.problems.append(Problem(f"data[{key}]", "is not base64 of a text"))
+        else:
+            given[f"data[{key}]"] = (key, decoded)
+    for path, (key, text) in given.items():
+        if text and not REFERENCE.fullmatch(text):
+            reason = _NO_VALUES.text.format(name=re.sub(r"\W", "_", key).upper())
+            found.problems.append(Problem(path, reason, "refused", _NO_VALUES))
+    return found
 
 
 def _decoded(value: str) -> str | None:
@@ -73,108 +95,53 @@ def _decoded(value: str) -> str | None:
         return None
 
 
-_NO_VALUES = (
-    "values of secrets are not kept on this machine; write ${{{name}}} and set {name} in the environment of `ondol up`"
-)
-
-
-def _secret(manifest: Json) -> list[Problem]:
-    known: dict[str, type] = {"data": dict, "stringData": dict, "type": str, "immutable": bool}
-    found = _fields(manifest, known)
-    plain, wrong = _entries(manifest, "stringData")
-    encoded, also_wrong = _entries(manifest, "data")
-    found += [*wrong, *also_wrong]
-    texts = {f"stringData[{key}]": (key, value) for key, value in plain.items()}
-    for key, value in encoded.items():
-        text = _decoded(value)
-        if text is None:
-            found.append(_Problem(f"data[{key}]", "is not base64 of a text"))
-        else:
-            texts[f"data[{key}]"] = (key, text)
-    for path, (key, text) in texts.items():
-        if text and not REFERENCE.fullmatch(text):
-            name = re.sub(r"\W", "_", key).upper()
-            found.append(_Problem(path, _NO_VALUES.format(name=name), unsupported=True))
-    return found
-
-
 def fold_string_data(manifest: Json) -> Json:
     """Return a Secret with `stringData` moved into `data`, as Kubernetes stores it."""
     given = manifest.get("stringData")
-    if not isinstance(given, dict):
+    if not isinstance(given, Mapping):
         return manifest
     data = {key: base64.b64encode(str(value).encode()).decode() for key, value in given.items()}
     rest = {key: value for key, value in manifest.items() if key != "stringData"}
     return {**rest, "data": {**(manifest.get("data") or {}), **data}, "type": manifest.get("type", "Opaque")}
 
 
-def _config_map(manifest: Json) -> list[Problem]:
-    found = _fields(manifest, {"data": dict, "binaryData": dict, "immutable": bool})
-    return [*found, *_entries(manifest, "data")[1], *_entries(manifest, "binaryData")[1]]
+def _schema(kind: str) -> Json:
+    return openapi.schema(_whole(kind))
 
 
-def _namespace(manifest: Json) -> list[Problem]:
-    return _fields(manifest, {"spec": dict, "status": dict})
-
-
-def _namespace_schema() -> Json:
-    finalizers = {"type": "array", "items": {"type": "string"}}
-    return object_schema(
-        {"spec": {"type": "object", "properties": {"finalizers": finalizers}}},
-        "A name that resources live under. Applying into one makes it.",
-    )
-
-
-def _config_map_schema() -> Json:
-    return object_schema(
-        {
-            "data": _texts("Texts by key."),
-            "binaryData": _texts("Bytes by key, in base64."),
-            "immutable": {"type": "boolean", "description": "Whether data may not be changed any more."},
-        },
-        "Texts for other resources to use.",
-    )
-
-
-def _secret_schema() -> Json:
-    return object_schema(
-        {
-            "data": _texts("References ${NAME} by key, in base64."),
-            "stringData": _texts("References ${NAME} by key, as they are."),
-            "type": {"type": "string", "description": "For programs; this machine acts on none."},
-            "immutable": {"type": "boolean", "description": "Whether data may not be changed any more."},
-        },
-        "References to secrets in the environment, for other resources to use. Values are refused.",
-    )
-
-
-def _core(kind: str, plural: str, schema: Any, problems: Any, short: tuple[str, ...] = (), **more: Any) -> Kind:
-    return Kind("", ("v1",), kind, plural, schema, problems, short_names=short, built_in=True, **more)
-
-
-NAMESPACE = _core(
+_COUNT = Column("Data", ".data.count()", "integer")
+NAMESPACE = Kind(
+    "",
+    ("v1",),
     "Namespace",
     "namespaces",
-    _namespace_schema,
-    _namespace,
-    ("ns",),
-    namespaced=False,
+    lambda _: _schema("Namespace"),
+    _check,
+    short_names=("ns",),
     columns=(Column("Status", ".status.phase"), AGE),
+    namespaced=False,
+    built_in=True,
 )
-CONFIG_MAP = _core(
+CONFIG_MAP = Kind(
+    "",
+    ("v1",),
     "ConfigMap",
     "configmaps",
-    _config_map_schema,
-    _config_map,
-    ("cm",),
+    lambda _: _schema("ConfigMap"),
+    _check,
+    short_names=("cm",),
+    columns=(_COUNT, AGE),
     has_status=False,
-    columns=(Column("Data", ".data.count()", "integer"), AGE),
+    built_in=True,
 )
-SECRET = _core(
+SECRET = Kind(
+    "",
+    ("v1",),
     "Secret",
     "secrets",
-    _secret_schema,
-    _secret,
+    lambda _: _schema("Secret"),
+    _check_secret,
+    columns=(Column("Type", ".type"), _COUNT, AGE),
     has_status=False,
-    columns=(Column("Type", ".type"), Column("Data", ".data.count()", "integer"), AGE),
+    built_in=True,
 )

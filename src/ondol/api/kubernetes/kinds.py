@@ -6,50 +6,16 @@ Must not know any particular kind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
+
+from ondol.formats.resource.checking import Findings
+from ondol.formats.resource.kind import Column
 
 Json = dict[str, Any]
 
-
-class Problem(Protocol):
-    """One field that keeps a manifest from being applied (`formats` has the dataclass)."""
-
-    @property
-    def path(self) -> str: ...
-
-    @property
-    def reason(self) -> str: ...
-
-    @property
-    def unsupported(self) -> bool:
-        """True: a valid field that this machine does not honour. False: the manifest is wrong."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of `kubectl get`."""
-
-    name: str
-    path: str
-    """JSONPath below the object, as custom resource definitions write it (see `columns`)."""
-
-    type: str = "string"
-    priority: int = 0
-    """0: always shown; 1: only with `-o wide`."""
-
-
 AGE = Column("Age", ".metadata.creationTimestamp", "date")
-
-
-def _no_problems(_: Json) -> Sequence[Problem]:
-    return ()
-
-
-def _no_notes(_: Json) -> Sequence[str]:
-    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +26,15 @@ class Kind:
     """API group; empty for Kubernetes' core."""
 
     versions: tuple[str, ...]
-    """Served versions, the preferred one first; they differ in nothing but their name."""
+    """Served versions, the preferred one first; an object is shown in any of them under that version's name."""
 
     kind: str
     plural: str
-    schema: Callable[[], Json]
-    """OpenAPI v3 schema of the whole object."""
+    schema: Callable[[str], Json]
+    """OpenAPI v3 schema of the whole object in a version."""
 
-    problems: Callable[[Json], Sequence[Problem]] = _no_problems
-    """What is wrong with a manifest, or not honoured; a reason of exactly `unknown field` is one of strict decoding."""
-
-    notes: Callable[[Json], Sequence[str]] = _no_notes
-    """What a valid manifest asks for and nothing here acts on; sent as warnings."""
+    check: Callable[[Json], Findings]
+    """What is wrong with a manifest, or not honoured, or without effect here."""
 
     short_names: tuple[str, ...] = ()
     columns: tuple[Column, ...] = (AGE,)

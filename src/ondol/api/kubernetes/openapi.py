@@ -57,7 +57,7 @@ def schema_name(kind: Kind, version: str) -> str:
 
 def _schemas(kind: Kind, version: str, root: str) -> Json:
     """Return the schemas of a kind and of lists of it; `root` is what references begin with."""
-    whole = kind.schema()
+    whole = kind.schema(version)
     gvk = {"group": kind.group, "kind": kind.kind, "version": version}
     metadata = {
         "description": "Standard object's metadata.",

@@ -1,41 +1,48 @@
-"""The kinds this machine serves. A new kind is one entry here; its controller lives in `backends.local`."""
+"""The kinds this machine serves: KServe's as `formats` declares them, and Kubernetes' own that those lean on.
+
+A new kind is one entry in `REGISTRY`; its controller lives in `backends.local`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ondol.api.kubernetes import core
-from ondol.api.kubernetes.kinds import AGE, Column, Json, Kind, Problem, Registry
-from ondol.formats import inference_service
-
-_SERVING = "serving.kserve.io"
-_OLDER = ".status.components.predictor.traffic[?(@.latestRevision!=true)]"
-_NEWEST = ".status.components.predictor.traffic[?(@.latestRevision==true)]"
-_READY = Column("Ready", ".status.conditions[?(@.type=='Ready')].status")
-_URL = Column("URL", ".status.url")
+from ondol.api.kubernetes.kinds import AGE, Json, Kind, Registry
+from ondol.formats.kserve import kinds as kserve
+from ondol.formats.resource import kind as formats
+from ondol.formats.resource import openapi
 
 
-def _problems(manifest: Json) -> list[Problem]:
-    return list(inference_service.read(manifest)[1])
+def declared(one: formats.Kind, *others: formats.Kind) -> Kind:
+    """Return a kind out of its declaration in `formats`, with declarations of its other versions."""
+    by_version = {each.version: each for each in (one, *others)}
+
+    def schema(version: str) -> Json:
+        found = kserve.schema(by_version[version])
+        return {**found, "properties": {**found["properties"], "status": openapi.schema(by_version[version].status)}}
+
+    return Kind(
+        one.group,
+        tuple(by_version),
+        one.kind,
+        one.plural,
+        schema,
+        kserve.check,
+        short_names=one.short,
+        columns=one.columns or (AGE,),
+        namespaced=one.namespaced,
+        has_status=bool(one.status.fields),
+        categories=("all", "kserve"),
+    )
 
 
-INFERENCE_SERVICE = Kind(
-    _SERVING,
-    ("v1beta1",),
-    inference_service.KIND,
-    "inferenceservices",
-    core.open_schema,
-    _problems,
-    inference_service.notes,
-    short_names=("isvc",),
-    categories=("all",),
-    columns=(
-        _URL,
-        _READY,
-        Column("Prev", f"{_OLDER}.percent", "integer"),
-        Column("Latest", f"{_NEWEST}.percent", "integer"),
-        Column("PrevRolledoutRevision", f"{_OLDER}.revisionName"),
-        Column("LatestReadyRevision", f"{_NEWEST}.revisionName"),
-        AGE,
-    ),
-)
+def _kserve(declarations: Iterable[formats.Kind]) -> list[Kind]:
+    found: dict[str, list[formats.Kind]] = {}
+    for one in declarations:
+        if not one.refused:
+            found.setdefault(one.kind, []).append(one)
+    return [declared(*versions) for versions in found.values()]
 
-REGISTRY = Registry((core.NAMESPACE, core.CONFIG_MAP, core.SECRET, INFERENCE_SERVICE))
+
+REGISTRY = Registry((core.NAMESPACE, core.CONFIG_MAP, core.SECRET, *_kserve(kserve.KINDS)))

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ondol.api.kubernetes.kinds import Kind, Problem
+from ondol.api.kubernetes.kinds import Kind
+from ondol.formats.resource.checking import Problem
 
 Json = dict[str, Any]
 
@@ -91,17 +92,22 @@ def invalid(kind: Kind, name: str, causes: Sequence[Json]) -> StatusError:
     return StatusError(422, "Invalid", message, _details(kind, name, causes=list(causes)))
 
 
+_REASONS = {
+    "refused": ("FieldValueForbidden", "Forbidden"),
+    "required": ("FieldValueRequired", "Required value"),
+    "type": ("FieldValueTypeInvalid", "Invalid value: {value}"),
+    "duplicate": ("FieldValueDuplicate", "Duplicate value: {value}"),
+}
+
+
 def cause_of(problem: Problem, value: str) -> Json:
-    """Return a problem as a cause: Forbidden for what is not honoured here, Invalid value for what is wrong.
+    """Return a problem as a cause: Forbidden for what is not honoured here, Invalid value for most that is wrong.
 
     :param value: the offending value as JSON; empty when there is none.
     """
-    path = problem.path.lstrip(".")
-    if problem.unsupported:
-        return cause(path, "FieldValueForbidden", f"Forbidden: {problem.reason}")
-    if not value:
-        return cause(path, "FieldValueRequired", f"Required value: {problem.reason}")
-    return cause(path, "FieldValueInvalid", f"Invalid value: {value}: {problem.reason}")
+    reason, words = _REASONS.get(problem.cause, ("FieldValueInvalid", "Invalid value: {value}"))
+    said = words.format(value=value) if value else words.partition(":")[0]
+    return cause(problem.path, reason, f"{said}: {problem.reason}")
 
 
 def undecodable(kind: Kind, version: str, complaints: Sequence[str]) -> StatusError:

@@ -47,6 +47,20 @@ class Progress:
     message: str = ""
     tries: int = 0
     retry_at: float = 0.0
+    uid: str = ""
+    """Of the object: one deleted and made anew begins anew, though its generation is the same."""
+
+    stop: str = ""
+    """The stop annotation; annotations do not count as a generation."""
+
+    def is_of(self, resource: Resource) -> bool:
+        """Whether this is progress with what the manifest asks for now."""
+        same_object = self.uid in ("", resource.uid)
+        return same_object and (self.generation, self.stop) == (resource.generation, _stop(resource))
+
+
+def _stop(resource: Resource) -> str:
+    return str(resource.manifest["metadata"].get("annotations", {}).get(inference_service.STOP_ANNOTATION, ""))
 
 
 def reconcile(store: Store, settings: Settings) -> bool:
@@ -60,8 +74,8 @@ def reconcile(store: Store, settings: Settings) -> bool:
         key = f"{resource.namespace}/{resource.name}"
         before = known.get(key)
         progress = Progress(**before) if before else Progress(0)
-        if progress.generation != resource.generation:
-            progress = Progress(resource.generation)
+        if not progress.is_of(resource):
+            progress = Progress(resource.generation, uid=resource.uid, stop=_stop(resource))
         owner = owners.setdefault(resource.name, key)
         _advance(store, settings, resource, progress, owner if owner != key else "")
         after[key] = asdict(progress)

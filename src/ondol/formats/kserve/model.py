@@ -83,7 +83,7 @@ _OWN_SERVER = "models run in Ondol's own server, not in an image"
 def _container() -> dict[str, Field]:
     """What is overridden of the server's container."""
     return pod.container(
-        name=Field(Text(), refused("the container's name is KServe's own")),
+        name=Field(Text({"": HONOURED, "kserve-container": HONOURED}, other=refused("the name is KServe's own"))),
         image=Field(Text(), refused(_OWN_SERVER)),
         imagePullPolicy=Field(Text(), refused(_OWN_SERVER)),
         command=Field(ListOf(Text()), refused(_OWN_SERVER)),
