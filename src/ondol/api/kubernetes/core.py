@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 
 from ondol.api.kubernetes.kinds import AGE, Json, Kind
-from ondol.formats.kserve import pod
+from ondol.formats.kserve import common
 from ondol.formats.resource import checking, openapi
 from ondol.formats.resource.checking import Findings, Problem
 from ondol.formats.resource.kind import Column
@@ -56,7 +56,7 @@ _DECLARED = {
 
 def _whole(kind: str) -> Object:
     """Return the declaration of a whole object."""
-    standard = {"apiVersion": Field(Text()), "kind": Field(Text()), "metadata": Field(pod.METADATA)}
+    standard = {"apiVersion": Field(Text()), "kind": Field(Text()), "metadata": Field(common.METADATA)}
     return Object({**standard, **_DECLARED[kind].fields}, about=_DECLARED[kind].about)
 
 

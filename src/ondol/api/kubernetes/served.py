@@ -38,10 +38,10 @@ def declared(one: formats.Kind, *others: formats.Kind) -> Kind:
 
 
 def _kserve(declarations: Iterable[formats.Kind]) -> list[Kind]:
+    """Return them with their versions together; one that is refused whole is served too, so that it can say why."""
     found: dict[str, list[formats.Kind]] = {}
     for one in declarations:
-        if not one.refused:
-            found.setdefault(one.kind, []).append(one)
+        found.setdefault(one.kind, []).append(one)
     return [declared(*versions) for versions in found.values()]
 
 
