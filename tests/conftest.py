@@ -25,7 +25,7 @@ def new_settings(folder: Path) -> Settings:
     """Return settings for a fresh home below a folder, with ports that are free now."""
     folder.mkdir(parents=True, exist_ok=True)
     control, data = (Address("127.0.0.1", listen.free_port()) for _ in range(2))
-    return Settings(home=folder / ".ondol", project=folder, control=control, data=data)
+    return Settings(home=folder / ".ondol", project=folder, control=control, data=data, grpc_at="off")
 
 
 @pytest.fixture

@@ -83,9 +83,10 @@ def release(store: Store, settings: Settings, name: str, model: Any, folder: Pat
 
 
 @contextmanager
-def running(settings: Settings, store: Store) -> Iterator[Plane]:
+def running(settings: Settings, store: Store, grpc: bool = False) -> Iterator[Plane]:
     """Start a data plane, wait until it is ready, and stop it at the end."""
-    settings = replace(settings, data=Address("127.0.0.1", listen.free_port()))
+    grpc_at = f"127.0.0.1:{listen.free_port()}" if grpc else "off"
+    settings = replace(settings, data=Address("127.0.0.1", listen.free_port()), grpc_at=grpc_at)
     settings.logs.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable,
@@ -95,6 +96,8 @@ def running(settings: Settings, store: Store) -> Iterator[Plane]:
         str(settings.home),
         "--listen",
         str(settings.data),
+        "--grpc",
+        settings.grpc_at,
     ]
     with (settings.logs / "dataplane.log").open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -221,7 +222,7 @@ def _is_right(body: Any) -> bool:
         and all(
             isinstance(row, list)
             and len(row) == COLUMNS
-            and all(type(value) in (int, float) and abs(value) < 1e300 for value in row)
+            and all(type(value) in (int, float) and abs(value) <= sys.float_info.max for value in row)
             for row in rows
         )
     )

@@ -28,7 +28,7 @@ from ondol.api.kserve.exchange import Context
 from ondol.app import listen
 from ondol.base import errors
 from ondol.base import settings as settings_module
-from ondol.base.settings import Settings
+from ondol.base.settings import OFF, Address, Settings
 from ondol.formats import inference_service
 from ondol.serving import models as models_module
 from ondol.serving.desired import RouteTable
@@ -63,7 +63,9 @@ class DataPlane:
         self.context = Context(self.request_log, self.metrics)
         self.door = KServeDoor(self.models, self.context, store)
         self.openai: Any = None
+        self.grpc: Any = None
         self._key = "" if settings.data.is_loopback else settings.api_key
+        self._grpc_key = "" if settings.grpc is None or settings.grpc.is_loopback else settings.api_key
         self._gauges()
 
     async def start(self) -> None:
@@ -78,6 +80,16 @@ class DataPlane:
             door = importlib.import_module(_OPENAI).OpenAIDoor
             self.openai = door(self.store, self.settings, self.routes, self.request_log)
             await self.openai.start()
+        if self.settings.grpc is not None:
+            await self._start_grpc(self.settings.grpc)
+
+    async def _start_grpc(self, address: Address) -> None:
+        """Serve gRPC as well; its library is imported beside what loads already."""
+        module = await asyncio.to_thread(importlib.import_module, "ondol.api.kserve.grpc_server")
+        server = module.GRPCServer(self.door, lambda headers: not self._grpc_key or _has_key(headers, self._grpc_key))
+        await server.start(address)
+        self.grpc = server
+        log.info("gRPC listens on %s", address)
 
     async def drain(self) -> None:
         """Wait until nothing is being answered any more, for a while at most."""
@@ -88,6 +100,8 @@ class DataPlane:
     async def stop(self) -> None:
         """Stop in the order that loses nothing: answers are out, then observations are written."""
         await self.drain()
+        if self.grpc is not None:
+            await self.grpc.stop(DRAIN_SECONDS)
         if self.openai is not None:
             await self.openai.stop()
         await asyncio.to_thread(self.routes.stop)
@@ -167,7 +181,9 @@ class DataPlane:
         if path == "/readyz":
             ready = self.models.settled and not self.door.draining
             states = self.models.states()
-            reply(200 if ready else 503, _encode({"ready": ready, "services": states}), [answers.JSON])
+            grpc_at = str(self.settings.grpc or OFF)
+            document = {"ready": ready, "services": states, "grpc": grpc_at}
+            reply(200 if ready else 503, _encode(document), [answers.JSON])
         elif path == "/livez":
             reply(200, b'{"live":true}', [answers.JSON])
         elif path == "/metrics":
@@ -255,9 +271,10 @@ class _Server(uvicorn.Server):
 def main(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if not settings.data.is_loopback and not settings.api_key:
+    exposed = [str(one) for one in (settings.data, settings.grpc) if one is not None and not one.is_loopback]
+    if exposed and not settings.api_key:
         raise errors.RefusedError(
-            f"refusing to listen on {str(settings.data)!r} without a key",
+            f"refusing to listen on {exposed[0]!r} without a key",
             way_out="Set ONDOL_API_KEY, or listen on 127.0.0.1.",
             code="REF-002",
         )
@@ -289,11 +306,14 @@ def _arguments(argv: list[str]) -> Settings:
     parser = argparse.ArgumentParser(prog="python -m ondol.app.dataplane")
     parser.add_argument("--home", help="folder with the state (default: as `ondol` finds it)")
     parser.add_argument("--listen", help="HOST:PORT (default: 127.0.0.1:8080)")
+    parser.add_argument("--grpc", help="HOST:PORT or off (default: $ONDOL_GRPC, else off)")
     chosen = parser.parse_args(argv)
     if chosen.home:
         os.environ["ONDOL_HOME"] = str(Path(chosen.home).resolve())
     found = settings_module.load()
-    return replace(found, data=settings_module.parse_address(chosen.listen)) if chosen.listen else found
+    if chosen.listen:
+        found = replace(found, data=settings_module.parse_address(chosen.listen))
+    return replace(found, grpc_at=chosen.grpc or found.grpc_at or OFF)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,32 @@ def _bind(address: Address) -> socket.socket:
     return listening
 
 
+def reserve(address: Address, option: str, patience: float = 0.0) -> socket.socket:
+    """Return a socket that keeps a port for a child that binds it itself, as gRPC must; it does not listen.
+
+    :raises OndolError: as `bind` does.
+    """
+    with bind(address, option, patience) as probe:
+        found = address_of(probe)
+    try:
+        return _kept(found, reuse=False)
+    except OSError:  # connections of an earlier process that are just ending; nobody listens, as was seen above
+        return _kept(found, reuse=True)
+
+
+def _kept(address: Address, reuse: bool) -> socket.socket:
+    """Bind without listening. With `reuse`, a program that reuses addresses could take the port in between."""
+    kept = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM)
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(reuse))
+    try:
+        kept.bind((address.host, address.port))
+    except OSError:
+        kept.close()
+        raise
+    return kept
+
+
 def inherited_or_bound(address: Address, option: str = "--control") -> socket.socket:
     """Return the socket the supervisor handed over, or bind one."""
     handed = os.environ.pop(FD_VARIABLE, "")

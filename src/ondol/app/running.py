@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ondol.app import child, listen
 from ondol.base import errors
-from ondol.base.settings import Address, Settings
+from ondol.base.settings import OFF, Address, Settings
 from ondol.records import codec
 
 START_SECONDS = 90.0  # a cold control process compiles MLflow's 1,800 modules when there is no bytecode yet
@@ -40,6 +40,9 @@ class Running:
 
     started_at: float = 0.0
     """Seconds since the epoch."""
+
+    grpc: Address | None = None
+    """Where the data plane serves gRPC; None when it is switched off."""
 
     restarts: dict[str, int] = field(default_factory=dict)
     """How often each child had to be started again."""
@@ -138,7 +141,10 @@ def with_free_ports(settings: Settings) -> Settings:
     """Return the settings with every taken port replaced by a free one."""
     control = settings.control if listen.is_free(settings.control) else Address("127.0.0.1", listen.free_port())
     data = settings.data if listen.is_free(settings.data) else Address("127.0.0.1", listen.free_port())
-    return replace(settings, control=control, data=data)
+    grpc_at = settings.grpc_at
+    if settings.grpc is not None and not (data == settings.data and listen.is_free(settings.grpc)):
+        grpc_at = str(Address("127.0.0.1", listen.free_port()))
+    return replace(settings, control=control, data=data, grpc_at=grpc_at)
 
 
 def ensure_running(settings: Settings, *, any_port: bool = False, timeout: float = START_SECONDS) -> Running:
@@ -153,6 +159,8 @@ def ensure_running(settings: Settings, *, any_port: bool = False, timeout: float
     chosen = with_free_ports(settings) if any_port else settings
     listen.bind(chosen.control, "--control", patience(chosen.home)).close()
     listen.bind(chosen.data, "--data", patience(chosen.home)).close()
+    if chosen.grpc is not None:
+        listen.bind(chosen.grpc, "--grpc", patience(chosen.home)).close()
     chosen.logs.mkdir(parents=True, exist_ok=True)
     with (chosen.logs / "supervisor.log").open("ab") as log:
         process = subprocess.Popen(
@@ -174,6 +182,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "ONDOL_HOME": str(settings.home),
         "ONDOL_CONTROL": str(settings.control),
         "ONDOL_DATA": str(settings.data),
+        "ONDOL_GRPC": str(settings.grpc or OFF),
         "ONDOL_DATABASE_URL": settings.database_url,
         "ONDOL_ARTIFACTS": settings.artifacts,
         "ONDOL_API_KEY": settings.api_key,

@@ -96,6 +96,9 @@ class Supervisor:
         self._say = say
         self._events: queue.SimpleQueue[tuple[str, str, int]] = queue.SimpleQueue()
         self._children: dict[str, _Child] = {}
+        self._grpc: socket.socket | None = None
+        """Keeps gRPC's port while the data plane is started again."""
+
         self._stopping = False
         self._started_at = time.time()
 
@@ -126,14 +129,15 @@ class Supervisor:
         self._events.put(("stop", "", 0))
 
     def _bind(self, patience: float) -> None:
-        sockets = {"control": listen.bind(self.settings.control, "--control", patience)}
-        try:
-            sockets["data"] = listen.bind(self.settings.data, "--data", patience)
-        except errors.OndolError:
-            sockets["control"].close()
-            raise
+        with contextlib.ExitStack() as bound:  # closes what it has when a later port is taken
+            sockets = {"control": bound.enter_context(listen.bind(self.settings.control, "--control", patience))}
+            sockets["data"] = bound.enter_context(listen.bind(self.settings.data, "--data", patience))
+            if self.settings.grpc is not None:
+                self._grpc = bound.enter_context(listen.reserve(self.settings.grpc, "--grpc", patience))
+            bound.pop_all()
         where = {name: listen.address_of(one) for name, one in sockets.items()}
-        self.settings = replace(self.settings, control=where["control"], data=where["data"])
+        grpc_at = str(listen.address_of(self._grpc)) if self._grpc is not None else settings_module.OFF
+        self.settings = replace(self.settings, control=where["control"], data=where["data"], grpc_at=grpc_at)
         for name, listening in sockets.items():
             listening.set_inheritable(True)
             self._children[name] = _Child(name, listening, RotatingLog(self.settings.logs / f"{name}.log"))
@@ -165,6 +169,7 @@ class Supervisor:
             self.settings.data,
             {"supervisor": os.getpid(), **pids},
             self._started_at,
+            self.settings.grpc,
             restarts,
         )
         running.write_state(self.settings.home, state)
@@ -185,7 +190,9 @@ class Supervisor:
         while process.poll() is None and not self._stopping:
             if running.is_ready(address):
                 child.ready.set()
-                self._say(f"{LABELS[child.name]} ready at {address.url} ({time.monotonic() - child.started:.1f} s)")
+                also = f", gRPC at {self.settings.grpc}" if child.name == "data" and self.settings.grpc else ""
+                seconds = time.monotonic() - child.started
+                self._say(f"{LABELS[child.name]} ready at {address.url}{also} ({seconds:.1f} s)")
                 return
             time.sleep(pause)
             pause = min(pause * 1.3, 1.0)
@@ -226,6 +233,8 @@ class Supervisor:
         for child in self._children.values():
             child.socket.close()
             child.log.close()
+        if self._grpc is not None:
+            self._grpc.close()
 
 
 def _project_is_safe(folder: Path) -> bool:
@@ -240,8 +249,9 @@ def check_exposure(settings: Settings) -> None:
 
     :raises UsageError: naming the address and the variable to set.
     """
-    for option, address in (("--control", settings.control), ("--data", settings.data)):
-        if not address.is_loopback and not settings.api_key:
+    places = (("--control", settings.control), ("--data", settings.data), ("--grpc", settings.grpc))
+    for option, address in places:
+        if address is not None and not address.is_loopback and not settings.api_key:
             raise errors.UsageError(
                 f"{str(address)!r} is reachable from other machines and no key is set",
                 where=option,

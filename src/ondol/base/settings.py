@@ -14,6 +14,7 @@ from ondol.base import errors
 
 PROJECT_FILE = "ondol.yaml"
 HOME_FOLDER = ".ondol"
+OFF = "off"
 DEMO_FOLDER = "ondol-demo"
 """Where `ondol demo` puts its project; commands find it from the folder the demo was run in."""
 
@@ -64,6 +65,9 @@ class Settings:
     data: Address = Address("127.0.0.1", 8080)
     """Where the data plane listens: inference and the OpenAI-compatible gateway."""
 
+    grpc_at: str = ""
+    """Where the data plane listens for V2 over gRPC: `HOST:PORT`, `off`, or empty for the port after its own."""
+
     database_url: str = ""
     """`postgresql://…` to keep the state in Postgres; empty: `ondol.db` in the home."""
 
@@ -75,6 +79,18 @@ class Settings:
 
     safe: bool = False
     """Open no model file that runs code when it is opened: no pickle."""
+
+    @property
+    def grpc(self) -> Address | None:
+        """Where gRPC is served; None when it is switched off.
+
+        :raises UsageError: USE-002 when it is not HOST:PORT.
+        """
+        if self.grpc_at == OFF:
+            return None
+        if self.grpc_at:
+            return parse_address(self.grpc_at)
+        return Address(self.data.host, self.data.port + 1 if self.data.port else 0)
 
     @property
     def database(self) -> str:
@@ -125,6 +141,7 @@ def load(start: Path | None = None, environ: Mapping[str, str] | None = None) ->
         project=project,
         control=parse_address(environ.get("ONDOL_CONTROL", "127.0.0.1:5000")),
         data=parse_address(environ.get("ONDOL_DATA", "127.0.0.1:8080")),
+        grpc_at=environ.get("ONDOL_GRPC", ""),
         database_url=environ.get("ONDOL_DATABASE_URL", ""),
         artifacts=environ.get("ONDOL_ARTIFACTS", ""),
         api_key=environ.get("ONDOL_API_KEY", ""),

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from ondol.base import hashing
-from ondol.base.settings import Settings
+from ondol.base.settings import OFF, Settings
 from ondol.cli import context, output
 from ondol.store import overview, rollouts
 from ondol.store.connection import Store
@@ -30,6 +30,9 @@ class Status:
     home: str
     running: bool
     processes: list[dict[str, Any]] = field(default_factory=list)
+    grpc: str = ""
+    """Where the data plane serves gRPC, as HOST:PORT; `off` when it does not."""
+
     services: list[ServiceView] = field(default_factory=list)
     progressing: int = 0
     disagreements: list[dict[str, Any]] = field(default_factory=list)
@@ -58,6 +61,7 @@ def collect(settings: Settings, store: Store) -> Status:
         str(settings.home),
         found is not None,
         processes,
+        str(found.grpc or OFF) if found else "",
         overview.services(store),
         len(rollouts.of_service(store, state="progressing")),
         asked or [],
@@ -97,7 +101,7 @@ def _show(status: Status) -> None:
             for one in status.processes
         ]  # fmt: skip
         output.table(("process", "url", "pid", "state", "restarts"), rows)
-        click.echo()
+        click.echo(f"gRPC  {status.grpc}\n")
     output.table(
         ("service", "kind", "stable", "candidate", "weight", "data plane", "rollout"),
         [_row(view) for view in status.services],

@@ -15,7 +15,8 @@ from ondol.serving.artifacts import Artifact
 from ondol.serving.inputs import FLOAT32_MAX, InputSpec, Json, Kind
 
 _TREES = ("RandomForest", "ExtraTree", "DecisionTree", "GradientBoosting")  # prefixes of class names
-_NUMBER_TYPES = ("double", "float", "long", "integer", "boolean")
+_DATATYPES = {"double": "FP64", "float": "FP32", "long": "INT64", "integer": "INT32", "boolean": "BOOL"}
+"""V2's names of MLflow's number types."""
 
 
 def describe(artifact: Artifact) -> InputSpec:
@@ -30,7 +31,7 @@ def describe(artifact: Artifact) -> InputSpec:
     frame = frame or (bool(names) and _picks_columns_by_name(model))
     nulls = _nulls(artifact, count, names, kinds, frame)
     limit = FLOAT32_MAX if _works_in_float32(model) else InputSpec(0).limit
-    return InputSpec(count, names, kinds, nulls, frame, limit, _outputs(model))
+    return InputSpec(count, names, kinds, nulls, frame, limit, _outputs(model), _datatypes(artifact, names))
 
 
 def _with_signature(spec: InputSpec, artifact: Artifact) -> InputSpec:
@@ -40,7 +41,7 @@ def _with_signature(spec: InputSpec, artifact: Artifact) -> InputSpec:
         return spec
     required = {str(column.get("name")): bool(column.get("required", True)) for column in artifact.signature}
     nulls = tuple(taken and not required.get(name, False) for name, taken in zip(names, spec.nulls, strict=False))
-    return replace(spec, names=names, nulls=nulls if any(nulls) else ())
+    return replace(spec, names=names, nulls=nulls if any(nulls) else (), datatypes=_datatypes(artifact, names))
 
 
 def _names(artifact: Artifact) -> tuple[str, ...]:
@@ -83,7 +84,7 @@ def _kinds(artifact: Artifact, count: int, names: tuple[str, ...]) -> tuple[Kind
         return tuple(["any"] * count)
     for column in artifact.signature:
         name, kind = str(column.get("name", "")), column.get("type")
-        if name in names and kind not in _NUMBER_TYPES:
+        if name in names and kind not in _DATATYPES:
             kinds[names.index(name)] = "text" if kind == "string" else "any"
     for transformer in _column_transformers(artifact.model):
         for _, step, columns in transformer.transformers_:
@@ -93,6 +94,14 @@ def _kinds(artifact: Artifact, count: int, names: tuple[str, ...]) -> tuple[Kind
         for _, step, columns in encoder.transformers_:
             _mark_categories(kinds, names, step, columns)
     return tuple(kinds) if any(kind != "number" for kind in kinds) else ()
+
+
+def _datatypes(artifact: Artifact, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns' V2 datatypes when MLflow's signature has them all."""
+    said = {str(column.get("name")): str(column.get("type")) for column in artifact.signature}
+    if not names or any(name not in said for name in names):
+        return ()
+    return tuple(_DATATYPES.get(said[name], "BYTES") for name in names)
 
 
 def _mark_categories(kinds: list[Kind], names: tuple[str, ...], step: Any, columns: Any) -> None:

@@ -41,12 +41,21 @@ class InputSpec:
     outputs: tuple[Json, ...] = ()
     """V2 metadata of the outputs, when known."""
 
+    datatypes: tuple[str, ...] = ()
+    """V2's datatype per column, when a signature says it."""
+
     @property
     def any_null(self) -> bool:
         return any(self.nulls)
 
     def kind(self, column: int) -> Kind:
         return self.kinds[column] if self.kinds else "number"
+
+    def datatype(self, column: int) -> str:
+        """Return V2's datatype of a column; a column without a signature is text or a float64."""
+        if self.datatypes:
+            return self.datatypes[column]
+        return "BYTES" if self.names and self.kind(column) == "text" else "FP64"
 
     def takes_null(self, column: int) -> bool:
         return bool(self.nulls) and self.nulls[column]

@@ -1,7 +1,7 @@
-"""The V2 (Open Inference Protocol) bodies: named tensors in, named tensors out.
+"""The V2 (Open Inference Protocol) requests: named tensors in, rows out.
 
 A tensor whose shape, datatype and data do not agree is refused with the field's path; nothing is truncated or cast
-silently. Must not know HTTP, nor whose dialect is spoken.
+silently. A tensor's elements are JSON values or raw bytes. Must not know HTTP or gRPC, nor whose dialect is spoken.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from ondol.serving import inputs
+from ondol.base import errors
+from ondol.serving import inputs, payloads_raw
 from ondol.serving.inputs import InputSpec
 
 Json = dict[str, Any]
@@ -22,6 +23,9 @@ Rows = list[list[Any]]
 _WHOLE = {f"{sign}INT{bits}": bits for bits in (8, 16, 32, 64) for sign in ("", "U")}
 _FLOATS = {"FP16": "e", "FP32": "f", "FP64": "d"}
 DATATYPES = ("BOOL", "BYTES", *_WHOLE, *_FLOATS)
+BINARY_SIZE = "binary_data_size"
+"""Parameter of a tensor whose elements follow the JSON as raw bytes."""
+
 _MOST_ELEMENTS = 64 * 1024 * 1024
 
 
@@ -31,7 +35,7 @@ class Tensor(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
-    data: Any
+    data: Any = msgspec.UNSET
     parameters: Json | None = None
 
 
@@ -71,7 +75,7 @@ _SLOW = msgspec.json.Decoder(Body)
 
 
 def read(body: bytes, spec: InputSpec) -> tuple[Rows, Body | _FastBody]:
-    """Return the rows in column order and the rest of the request.
+    """Return the rows in column order and the rest of a request that is all JSON.
 
     :raises InputError: naming the field that is wrong.
     """
@@ -85,11 +89,42 @@ def read(body: bytes, spec: InputSpec) -> tuple[Rows, Body | _FastBody]:
             if rows is not None:
                 return rows, fast
     request = _decode(body)
+    return rows_of(request, [None] * len(request.inputs), spec), request
+
+
+def read_binary(body: bytes, json_bytes: int, spec: InputSpec) -> tuple[Rows, Body]:
+    """Return the same of a request whose raw tensors follow its JSON, in the order of the inputs.
+
+    :param json_bytes: length of the JSON, as the client says.
+    :raises InputError: naming the field that is wrong.
+    """
+    request = _decode(body[:json_bytes])
+    raws: list[bytes | memoryview | None] = []
+    view, place = memoryview(body), json_bytes
+    for index, tensor in enumerate(request.inputs):
+        size = (tensor.parameters or {}).get(BINARY_SIZE)
+        if size is None:
+            raws.append(None)
+            continue
+        path = f"inputs[{index}].parameters.{BINARY_SIZE}"
+        if type(size) is not int or size < 0 or place + size > len(body):
+            raise inputs.wrong(f"{size!r} is not the size of what follows ({len(body) - place} bytes)", path, "INP-207")
+        raws.append(view[place : place + size])
+        place += size
+    if place != len(body):
+        raise inputs.wrong(f"{len(body) - place} bytes follow that belong to no input", "inputs", "INP-207")
+    return rows_of(request, raws, spec), request
+
+
+def rows_of(request: Body, raws: Sequence[bytes | memoryview | None], spec: InputSpec) -> Rows:
+    """Return the rows of a request; `raws` has an input's elements when they are raw.
+
+    :raises InputError: naming the field that is wrong.
+    """
     if not request.inputs:
         raise inputs.wrong("no inputs: the list is empty", "inputs", "INP-206")
-    columns = [_values(tensor, f"inputs[{index}]") for index, tensor in enumerate(request.inputs)]
-    rows = _one_tensor(request, columns[0], spec) if len(columns) == 1 else _by_column(request, columns, spec)
-    return rows, request
+    columns = [_values(tensor, raws[index], f"inputs[{index}]") for index, tensor in enumerate(request.inputs)]
+    return _one_tensor(request, columns[0], spec) if len(columns) == 1 else _by_column(request, columns, spec)
 
 
 def _quickly(request: _FastBody, spec: InputSpec) -> Rows | None:
@@ -118,9 +153,9 @@ def _decode(body: bytes) -> Body:
         raise inputs.wrong(f"not valid JSON: {error}", "$", "INP-200") from None
 
 
-def _values(tensor: Tensor, path: str) -> list[Any]:
+def _values(tensor: Tensor, raw: bytes | memoryview | None, path: str) -> list[Any]:
     """Return a tensor's elements, flat, checked against its shape and datatype."""
-    if tensor.datatype not in DATATYPES:
+    if tensor.datatype not in DATATYPES and not (tensor.datatype == "BF16" and raw is not None):
         listed = ", ".join(DATATYPES)
         raise inputs.wrong(f"unknown datatype {tensor.datatype!r}; known: {listed}", f"{path}.datatype", "INP-204")
     if not tensor.shape or any(size < 0 for size in tensor.shape):
@@ -128,6 +163,12 @@ def _values(tensor: Tensor, path: str) -> list[Any]:
     count = math.prod(tensor.shape)
     if count == 0:
         raise inputs.wrong(f"no rows: the shape {tensor.shape} is empty", f"{path}.shape", "INP-206")
+    if raw is not None:
+        if tensor.data is not msgspec.UNSET:
+            raise inputs.wrong("both data and raw bytes are given", f"{path}.data", "INP-207", "Send one of them.")
+        return payloads_raw.decode(tensor.datatype, raw, count, path)
+    if tensor.data is msgspec.UNSET:
+        raise _no_data(tensor, path)
     if count > _MOST_ELEMENTS or not isinstance(tensor.data, list):
         raise inputs.wrong(f"does not hold the {count} elements of shape {tensor.shape}", f"{path}.data", "INP-207")
     flat = _flatten(tensor.data, tensor.shape, f"{path}.data")
@@ -137,6 +178,19 @@ def _values(tensor: Tensor, path: str) -> list[Any]:
         )
     convert = _converter(tensor)
     return [convert(value, f"{path}.data[{index}]") for index, value in enumerate(flat)]
+
+
+def _no_data(tensor: Tensor, path: str) -> errors.InputError:
+    """Return the error for a tensor without elements."""
+    parameters = tensor.parameters or {}
+    if "shared_memory_region" in parameters:
+        where = f"{path}.parameters.shared_memory_region"
+        return inputs.wrong("shared memory is not served", where, "INP-370", "Send the tensor with the request.")
+    if BINARY_SIZE in parameters:
+        where = f"{path}.parameters.{BINARY_SIZE}"
+        way_out = "Send the length of the JSON in the header Inference-Header-Content-Length."
+        return inputs.wrong("the request says nothing of raw bytes", where, "INP-371", way_out)
+    return inputs.wrong("has no data", f"{path}.data", "INP-201")
 
 
 def _flatten(data: list[Any], shape: Sequence[int], path: str) -> list[Any]:

@@ -6,25 +6,26 @@ so that it can sit behind ASGI as well as directly on a connection.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
-from functools import partial
 from typing import Any
 
-from ondol.api.kserve import answers, labels, v2
+import msgspec
+
+from ondol.api.kserve import answers, bodies, labels, repository, v2, v2_documents, v2_rest
 from ondol.api.kserve.answers import Headers, Reply
-from ondol.api.kserve.exchange import Context, Exchange
-from ondol.base import errors, ids
-from ondol.rollout import units
-from ondol.serving import payloads_v1
+from ondol.api.kserve.caller import Callers, RequestHeaders
+from ondol.api.kserve.exchange import Context, Exchange, Write
+from ondol.base import errors
+from ondol.serving import inputs, payloads_v1
 from ondol.serving.models import Models, Serving
 from ondol.store.connection import Store
 
 log = logging.getLogger("ondol.serving")
 
-RequestHeaders = dict[bytes, bytes]
+Json = dict[str, Any]
 _V1, _V2 = "/v1/models/", "/v2/models/"
+_REPOSITORY = "/v2/repository/"
 
 
 class KServeDoor:
@@ -33,25 +34,25 @@ class KServeDoor:
     def __init__(self, models: Models, context: Context, store: Store) -> None:
         self.models = models
         self.context = context
+        self.callers = Callers()
         self._store = store
         self.draining = False
-        # Ids of requests that bring none: this process' own id and a number, a tenth of the cost of a random one each.
-        self._prefix = ids.new_id("req") + "-"
-        self._numbers = itertools.count(1)
 
     def handle(self, method: str, path: str, headers: RequestHeaders, body: bytes, reply: Reply) -> bool:
         """Answer a request through `reply`; return False when the path is not of these protocols."""
         started = time.perf_counter()
         service = ""
         try:
+            if b"content-encoding" in headers:
+                body = bodies.inflated(headers, body)
             if path.startswith(_V1) and path.endswith(":predict"):
                 service = path[len(_V1) : -len(":predict")]
                 _only("POST", method)
                 self._predict_v1(service, headers, body, reply, started)
             elif path.startswith(_V2) and path.endswith("/infer"):
-                service = path[len(_V2) : -len("/infer")]
+                service, version, _ = v2_documents.split(path[len(_V2) :])
                 _only("POST", method)
-                self._infer_v2(service, headers, body, reply, started)
+                self._infer_v2(service, version, headers, body, reply, started)
             else:
                 return self._other(method, path, headers, body, reply)
         except errors.OndolError as error:
@@ -64,7 +65,11 @@ class KServeDoor:
             self.context.metrics.record("", "", path[1:3], 500, time.perf_counter() - started)
         return True
 
-    def _find(self, service: str) -> Serving:
+    def find(self, service: str) -> Serving:
+        """Return what serves a model.
+
+        :raises OndolError: NOF-020 when there is no such model, STA-021 when it is not ready.
+        """
         serving = self.models.serving.get(service)
         if serving is not None:
             return serving
@@ -76,46 +81,41 @@ class KServeDoor:
         raise errors.StateError(f"model {service!r} is not ready: {state}", way_out="`ondol status`", code="STA-021")
 
     def _predict_v1(self, service: str, headers: RequestHeaders, body: bytes, reply: Reply, started: float) -> None:
-        serving = self._find(service)
+        serving = self.find(service)
         answers.check_body(headers, body)
         rows, features = payloads_v1.read(body, serving.stable.spec)
-        exchange = self._exchange(serving, "v1", headers, body, started, len(rows), "", payloads_v1_write, reply)
+        caller = self.callers.read(headers, len(rows), serving.route, body)
+        exchange = Exchange(self.context, serving, "v1", started, caller, payloads_v1_write, reply)
         exchange.start(rows, features, serving.options.probabilities and serving.stable.probabilities)
 
-    def _infer_v2(self, service: str, headers: RequestHeaders, body: bytes, reply: Reply, started: float) -> None:
-        serving = self._find(service)
-        answers.check_body(headers, body)
-        request = v2.read(body, serving)
-        write = v2.writer(service, serving, request)
-        exchange = self._exchange(serving, "v2", headers, body, started, len(request.rows), request.id, write, reply)
-        request.id = exchange.ids[0]
-        exchange.start(request.rows, request.features, request.probabilities)
+    def _infer_v2(
+        self, service: str, version: str, headers: RequestHeaders, body: bytes, reply: Reply, started: float
+    ) -> None:
+        serving = self.find(service)
+        request = v2_rest.read(headers, body, serving)
+        writer = v2_rest.Writer(service, serving, request, reply)
+        answer = writer.reply if request.binary else reply
+        self.infer(
+            serving, version, request, headers, v2_rest.json_of(headers, body), "v2", writer.write, answer, started
+        )
 
-    def _exchange(
-        self, serving: Serving, protocol: str, headers: RequestHeaders, body: bytes, started: float, count: int,
-        given: str, write: Any, reply: Reply,
-    ) -> Exchange:  # fmt: skip
-        unit = _text(headers, "x-ondol-unit")
-        if not unit and serving.route.unit:
-            unit = units.find(serving.route.unit, partial(_text, headers), body)
-        listed = headers.get(b"x-request-ids")
-        if listed is not None:
-            named = [one.strip() for one in listed.decode("utf-8", "replace").split(",")]
-            if len(named) != count or not all(named):
-                raise errors.InputError(
-                    f"{len(named)} ids for {count} rows", where="x-request-ids", code="INP-201",
-                    way_out="Send one id per row, separated by commas.",
-                )  # fmt: skip
-            return Exchange(
-                self.context, serving, protocol, started, named, "", per_row=True, explicit=True, write=write,
-                reply=reply,
-            )  # fmt: skip
-        own = _text(headers, "x-request-id")
-        identifier = own or given or f"{self._prefix}{next(self._numbers)}"
-        return Exchange(
-            self.context, serving, protocol, started, [identifier], unit or identifier, per_row=False,
-            explicit=bool(own or given or unit), write=write, reply=reply,
-        )  # fmt: skip
+    def infer(
+        self, serving: Serving, version: str, request: v2.Request, headers: RequestHeaders, body: bytes,
+        protocol: str, write: Write, reply: Reply, started: float,
+    ) -> None:  # fmt: skip
+        """Answer a V2 request, however it came.
+
+        :param version: the version the client names; empty when the route decides.
+        :param body: the request's JSON, if it has any.
+        :raises OndolError: when it is refused before it began.
+        """
+        caller = self.callers.read(headers, len(request.rows), serving.route, body, request.id)
+        caller.timeout = min(caller.timeout, request.timeout)
+        if version:
+            caller.pinned = v2_documents.arm_of(serving, version)
+        request.id = caller.ids[0]
+        exchange = Exchange(self.context, serving, protocol, started, caller, write, reply)
+        exchange.start(request.rows, request.features, request.probabilities)
 
     def _other(self, method: str, path: str, headers: RequestHeaders, body: bytes, reply: Reply) -> bool:
         if path == "/ondol/v1/labels":
@@ -123,6 +123,11 @@ class KServeDoor:
             answers.check_body(headers, body)
             self._labels(body, reply)
             return True
+        if path.startswith(_V1) and path.endswith(":explain"):
+            _only("POST", method)
+            raise _no_explainer(self.find(path[len(_V1) : -len(":explain")]))
+        if path.startswith(_REPOSITORY):
+            return self._repository(method, path[len(_REPOSITORY) :], body, reply)
         found = self._document(path)
         if found is None:
             return False
@@ -136,14 +141,33 @@ class KServeDoor:
         given = labels.read(body)
         labels.store_async(self._store, given, reply)
 
+    def _repository(self, method: str, path: str, body: bytes, reply: Reply) -> bool:
+        name, _, verb = path.removeprefix("models/").rpartition("/")
+        if path == "index":
+            _only("POST", method)
+            found: Any = repository.index(self.models, _only_ready(_object(body)))
+        elif path.startswith("models/") and name and verb in ("load", "unload"):
+            _only("POST", method)
+            asked = _object(body)
+            if verb == "unload":
+                raise repository.unload(self.models, name)
+            repository.load(self.models, name, asked.get("parameters"))
+            found = {"name": name, "load": True}
+        else:
+            return False
+        reply(200, payloads_v1.encode(found), [answers.JSON])
+        return True
+
     def _document(self, path: str) -> tuple[int, Any] | None:
+        if path == "/":
+            return 200, {"status": "alive"}
         if path in ("/v1/models", "/v1/models/"):
             return 200, {"models": sorted(self.models.serving)}
         if path.startswith(_V1) and ":" not in path:
-            serving = self._find(path[len(_V1) :])
+            serving = self.find(path[len(_V1) :])
             return 200, {"name": serving.route.service, "ready": True}
         if path == "/v2" or path.startswith("/v2/"):
-            return v2.document(path, self._find, self.draining, self.models)
+            return v2_documents.document(path, self.find, self.draining, self.models)
         return None
 
 
@@ -152,13 +176,34 @@ def payloads_v1_write(predictions: list[Any], _: Any) -> bytes:
     return payloads_v1.write(predictions)
 
 
-def _text(headers: RequestHeaders, name: str) -> str:
-    return headers.get(name.encode("utf-8", "replace"), b"").decode("utf-8", "replace")
-
-
 def _only(allowed: str, method: str) -> None:
     if method != allowed:
         raise errors.UsageError(f"method {method!r} is not served here", way_out=f"Use {allowed}.", code="USE-020")
+
+
+def _no_explainer(serving: Serving) -> errors.NotFoundError:
+    return errors.NotFoundError(
+        f"{serving.route.service!r} has no explainer", where="path", code="NOF-370",
+        way_out="Ask `:predict`, or give the InferenceService an explainer.",
+    )  # fmt: skip
+
+
+def _object(body: bytes) -> Json:
+    """Return a body that may be left out."""
+    try:
+        found = msgspec.json.decode(body or b"{}")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise inputs.wrong(f"not valid JSON: {error}", "$", "INP-200") from None
+    if not isinstance(found, dict):
+        raise inputs.wrong("the body must be a JSON object", "$", "INP-201")
+    return found
+
+
+def _only_ready(asked: Json) -> bool:
+    ready = asked.get("ready", False)
+    if not isinstance(ready, bool):
+        raise inputs.wrong(f"{ready!r} is no boolean", "ready", "INP-201")
+    return ready
 
 
 def _known_id(headers: RequestHeaders) -> Headers:

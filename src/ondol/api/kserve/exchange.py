@@ -15,6 +15,7 @@ import msgspec
 
 from ondol.api.kserve import answers
 from ondol.api.kserve.answers import Headers, Reply
+from ondol.api.kserve.caller import Caller
 from ondol.api.kserve.mirror import Mirror, Original
 from ondol.base import errors
 from ondol.records.rollout import STABLE, Arm, Observation
@@ -74,29 +75,23 @@ class Part:
 
 
 class Exchange:
-    """State of one request between `start` and its answer.
-
-    :param ids: one id for the whole request, or one per row (`per_row`).
-    :param unit: the sticky unit; with `per_row` every row's id is its unit.
-    """
+    """State of one request between `start` and its answer."""
 
     __slots__ = (
-        "_context", "_features", "_finished", "_parts", "_pending", "_probabilities", "_protocol", "_queued", "_reply",
-        "_rows", "_timer", "_write", "explicit", "ids", "per_row", "serving", "started", "unit",
+        "_caller", "_context", "_features", "_finished", "_parts", "_pending", "_probabilities", "_protocol",
+        "_queued", "_reply", "_rows", "_seconds", "_timer", "_write", "serving", "started",
     )  # fmt: skip
 
     def __init__(
-        self, context: Context, serving: Serving, protocol: str, started: float, ids: list[str], unit: str,
-        *, per_row: bool, explicit: bool, write: Write, reply: Reply,
+        self, context: Context, serving: Serving, protocol: str, started: float, caller: Caller, write: Write,
+        reply: Reply,
     ) -> None:  # fmt: skip
         self._context = context
         self.serving = serving
         self._protocol = protocol
         self.started = started
-        self.ids = ids
-        self.unit = unit
-        self.per_row = per_row
-        self.explicit = explicit
+        self._caller = caller
+        self._seconds = min(serving.options.timeout_seconds, caller.timeout)
         self._write = write
         self._reply = reply
         self._timer: asyncio.TimerHandle | None = None
@@ -117,9 +112,9 @@ class Exchange:
         self._rows, self._features, self._probabilities = rows, features, probabilities
         self._parts = self._assign(len(rows))
         self._pending = len(self._parts)
-        deadline = time.monotonic() + serving.options.timeout_seconds
+        deadline = time.monotonic() + self._seconds
         soon = True
-        if serving.route.mirror:
+        if serving.route.mirror and self._caller.pinned is None:
             self._queued = time.perf_counter()
         for number, part in enumerate(self._parts):
             mine = rows if part.indices is None else [rows[index] for index in part.indices]
@@ -134,18 +129,19 @@ class Exchange:
         flying = self._context.metrics.in_flight
         flying[serving.route.service] = flying.get(serving.route.service, 0) + 1
         if not soon:
-            self._timer = asyncio.get_running_loop().call_later(serving.options.timeout_seconds, self._expire)
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
 
     def _assign(self, count: int) -> list[Part]:
         serving, route = self.serving, self.serving.route
         if not route.candidate:
             return [Part(STABLE, serving.stable, None)]
-        if not self.per_row:
-            arm = split.assign(route, self.unit)
+        caller = self._caller
+        if not caller.per_row or caller.pinned is not None:
+            arm = caller.pinned or split.assign(route, caller.unit)
             return [Part(arm, serving.model(arm), None)]
         arms: dict[Arm, list[int]] = {}
         for index in range(count):
-            arms.setdefault(split.assign(route, self.ids[index]), []).append(index)
+            arms.setdefault(split.assign(route, caller.ids[index]), []).append(index)
         parts = [Part(arm, serving.model(arm), arms[arm]) for arm in (STABLE, *serving.arms) if arm in arms]
         if len(parts) == 1:
             parts[0].indices = None
@@ -191,18 +187,18 @@ class Exchange:
 
     def _mirror(self, part: Part) -> None:
         """Let the candidate answer too, for the record, when stable alone has answered."""
-        candidate = self.serving.candidate
+        candidate, caller = self.serving.candidate, self._caller
         if candidate is None or len(self._parts) != 1 or part.arm != STABLE or not part.ended:
             return
         route, status = self.serving.route, answers.status_of_failure(part.error)
         milliseconds = (part.ended - self._queued) * 1000
-        if not self.per_row:
+        if not caller.per_row:
             original = Original(
-                self.ids[0], self.unit, self._rows, self._probabilities, status, part.predictions, milliseconds
+                caller.ids[0], caller.unit, self._rows, self._probabilities, status, part.predictions, milliseconds
             )
             self._context.mirror.copy(original, route, candidate)
             return
-        for index, identifier in enumerate(self.ids):
+        for index, identifier in enumerate(caller.ids):
             predictions = part.predictions[index : index + 1]
             original = Original(
                 identifier, identifier, [self._rows[index]], self._probabilities, status, predictions, milliseconds
@@ -223,8 +219,9 @@ class Exchange:
         if isinstance(error, errors.OndolError):
             return error
         if isinstance(error, TimeoutError):
-            limit = self.serving.options.timeout_seconds
-            return errors.StateError(f"no answer within {limit:g} s", way_out="Send fewer rows.", code="STA-020")
+            return errors.StateError(
+                f"no answer within {self._seconds:g} s", way_out="Send fewer rows.", code="STA-020"
+            )
         log.error("%s: the model failed: %s: %s", self.serving.route.service, type(error).__name__, error)
         return errors.ComponentError(
             f"the model failed: {type(error).__name__}: {error}", where=self.serving.route.service, code="RUN-020"
@@ -235,7 +232,7 @@ class Exchange:
         releases = ",".join(part.model.digest for part in self._parts)
         return [
             answers.JSON,
-            (b"x-request-id", b"per-row" if self.per_row else _header(self.ids[0])),
+            (b"x-request-id", b"per-row" if self._caller.per_row else _header(self._caller.ids[0])),
             (b"x-ondol-release", releases.encode()),
             (b"x-ondol-arm", arms.encode()),
             (b"x-ondol-route", b"%d" % self.serving.route.generation),
@@ -252,48 +249,29 @@ class Exchange:
             self._observe(part, status, seconds * 1000)
 
     def _observe(self, part: Part, status: int, milliseconds: float) -> None:
-        context, route, now = self._context, self.serving.route, time.time()
-        if not (self.explicit or route.candidate or status >= 500 or context.keeps(route.service, now)):
+        context, caller, route, now = self._context, self._caller, self.serving.route, time.time()
+        if not (caller.explicit or route.candidate or status >= 500 or context.keeps(route.service, now)):
             return
-        if not self.per_row:
-            features = self._features if len(self._features) <= MAX_FEATURES_CHARS else ""
-            prediction = _encode(part.predictions).decode() if status == 200 else ""
+        # Who names a version chooses the arm: that request says nothing about units that were assigned to it.
+        rollout = route.rollout if caller.pinned is None else ""
+
+        def append(identifier: str, unit: str, features: str, prediction: str) -> None:
             context.request_log.append(
                 Observation(
-                    self.ids[0],
-                    now,
-                    route.service,
-                    part.model.digest,
-                    part.arm,
-                    self.unit,
-                    status,
-                    milliseconds,
-                    route.rollout,
-                    features,
-                    prediction,
-                    weight=route.weight,
+                    identifier, now, route.service, part.model.digest, part.arm, unit, status, milliseconds, rollout,
+                    features, prediction, weight=route.weight,
                 )
-            )
+            )  # fmt: skip
+
+        if not caller.per_row:
+            features = self._features if len(self._features) <= MAX_FEATURES_CHARS else ""
+            prediction = _encode(part.predictions).decode() if status == 200 else ""
+            append(caller.ids[0], caller.unit, features, prediction)
             return
         indices: Sequence[int] = part.indices if part.indices is not None else range(len(self._rows))
         for place, index in enumerate(indices):
             prediction = _encode([part.predictions[place]]).decode() if status == 200 else ""
-            context.request_log.append(
-                Observation(
-                    self.ids[index],
-                    now,
-                    route.service,
-                    part.model.digest,
-                    part.arm,
-                    self.ids[index],
-                    status,
-                    milliseconds,
-                    route.rollout,
-                    _encode([self._rows[index]]).decode(),
-                    prediction,
-                    weight=route.weight,
-                )
-            )
+            append(caller.ids[index], caller.ids[index], _encode([self._rows[index]]).decode(), prediction)
 
 
 def _header(text: str) -> bytes:

@@ -1,0 +1,32 @@
+"""Bodies as they come over the wire: compressed ones are inflated, within the limit. Must not read what they say."""
+
+from __future__ import annotations
+
+import zlib
+
+from ondol.api.kserve import answers
+from ondol.base import errors
+from ondol.serving import inputs
+
+
+def inflated(headers: dict[bytes, bytes], body: bytes) -> bytes:
+    """Return the body as it was before the client compressed it.
+
+    :raises InputError: INP-374 for another encoding than gzip or deflate or broken data, INP-208 when too big.
+    """
+    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+    if encoding == b"identity":
+        return body
+    if encoding not in (b"gzip", b"deflate"):
+        message, way_out = f"content encoding {encoding.decode('latin-1')!r} is not served", "Send gzip or deflate."
+        raise errors.InputError(message, where="Content-Encoding", way_out=way_out, code="INP-374")
+    engine = zlib.decompressobj(wbits=47)  # gzip or zlib, whichever the header of the data says
+    try:
+        found = engine.decompress(body, answers.MAX_BODY_BYTES + 1)
+    except zlib.error as error:
+        raise inputs.wrong(f"not {encoding.decode()} data: {error}", "$", "INP-374") from None
+    if len(found) > answers.MAX_BODY_BYTES:
+        raise answers.too_big()
+    if not engine.eof or engine.unused_data:
+        raise inputs.wrong(f"not {encoding.decode()} data: it ends too early or too late", "$", "INP-374")
+    return found

@@ -1,0 +1,105 @@
+"""Who asks, as the request's headers say: ids, the sticky unit, how long the answer is waited for.
+
+The same for HTTP and gRPC, whose metadata are headers. Must not look at a body.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+from functools import partial
+
+from ondol.base import errors, ids
+from ondol.records.rollout import Arm, Route
+from ondol.rollout import units
+from ondol.serving import inputs
+
+RequestHeaders = dict[bytes, bytes]
+_GRPC_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
+_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+
+@dataclass(slots=True)
+class Caller:
+    """What one request says of itself."""
+
+    ids: list[str]
+    """One id for the whole request, or one per row."""
+
+    unit: str
+    """The sticky unit; with `per_row` every row's id is its unit."""
+
+    per_row: bool
+    explicit: bool
+    """Whether the caller gave an id or a unit."""
+
+    timeout: float
+    """Seconds the caller waits; infinite when it did not say."""
+
+    pinned: Arm | None = None
+    """The arm the caller asked for by version; its request is no evidence in a rollout."""
+
+
+class Callers:
+    """Reads callers; gives those without an id this process' own."""
+
+    def __init__(self) -> None:
+        # This process' id and a number: a tenth of the cost of a random id each.
+        self._prefix = ids.new_id("req") + "-"
+        self._numbers = itertools.count(1)
+
+    def read(self, headers: RequestHeaders, rows: int, route: Route, body: bytes = b"", given: str = "") -> Caller:
+        """Return who asks.
+
+        :param route: says where the unit is found.
+        :param body: the request's JSON, for a route whose units are in it.
+        :param given: the id in the request's body, if any.
+        :raises InputError: INP-201 for ids that do not fit the rows, INP-373 for a timeout that is none.
+        """
+        timeout = timeout_of(headers)
+        listed = headers.get(b"x-request-ids")
+        if listed is not None:
+            named = [one.strip() for one in listed.decode("utf-8", "replace").split(",")]
+            if len(named) != rows or not all(named):
+                way_out = "Send one id per row, separated by commas."
+                raise inputs.wrong(f"{len(named)} ids for {rows} rows", "x-request-ids", "INP-201", way_out)
+            return Caller(named, "", True, True, timeout)
+        unit, own = _text(headers, "x-ondol-unit"), _text(headers, "x-request-id")
+        if not unit and route.unit:
+            unit = units.find(route.unit, partial(_text, headers), body)
+        identifier = own or given or f"{self._prefix}{next(self._numbers)}"
+        return Caller([identifier], unit or identifier, False, bool(own or given or unit), timeout)
+
+
+def _text(headers: RequestHeaders, name: str) -> str:
+    return headers.get(name.encode(), b"").decode("utf-8", "replace")
+
+
+def timeout_of(headers: RequestHeaders) -> float:
+    """Return how many seconds the caller waits, by `x-request-timeout` (seconds) or `grpc-timeout` (`500m`).
+
+    :raises InputError: INP-373 when a header is there and is no time.
+    """
+    seconds = headers.get(b"x-request-timeout")
+    short = headers.get(b"grpc-timeout")
+    if seconds is None and short is None:
+        return float("inf")
+    found = float("inf")
+    if seconds is not None:
+        try:
+            found = float(seconds)
+        except ValueError:
+            raise _no_time(seconds, "x-request-timeout", "Send seconds, like 0.5.") from None
+        if not 0 < found < float("inf"):
+            raise _no_time(seconds, "x-request-timeout", "Send seconds, like 0.5.")
+    if short is not None:
+        match = _GRPC_TIMEOUT.fullmatch(short)
+        if match is None:
+            raise _no_time(short, "grpc-timeout", "Send at most 8 digits and one of H, M, S, m, u, n, like 500m.")
+        found = min(found, int(match[1]) * _UNITS[match[2]])
+    return found
+
+
+def _no_time(value: bytes, header: str, way_out: str) -> errors.InputError:
+    return inputs.wrong(f"{value.decode('latin-1')!r} is no time", header, "INP-373", way_out)

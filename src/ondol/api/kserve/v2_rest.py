@@ -1,0 +1,86 @@
+"""V2 over HTTP: bodies of JSON, or of JSON followed by raw tensors (`Inference-Header-Content-Length`).
+
+Must not decide what a request means: that is `v2`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ondol.api.kserve import answers, v2
+from ondol.api.kserve.answers import Headers, Reply
+from ondol.serving import inputs, payloads_raw, payloads_v2
+from ondol.serving.models import Model, Serving
+
+Json = dict[str, Any]
+_encode = msgspec.json.Encoder().encode
+LENGTH = b"inference-header-content-length"
+_BINARY: tuple[bytes, bytes] = (b"content-type", b"application/octet-stream")
+
+
+def read(headers: dict[bytes, bytes], body: bytes, serving: Serving) -> v2.Request:
+    """Return what a request asks for.
+
+    :raises InputError: naming the field or header that is wrong.
+    """
+    declared = headers.get(LENGTH)
+    if declared is None:
+        answers.check_body(headers, body)
+        rows, request = payloads_v2.read(body, serving.stable.spec)
+        return v2.read(rows, request, serving)
+    if not declared.isdigit() or int(declared) > len(body):
+        raise inputs.wrong(
+            f"{declared.decode('latin-1')!r} is not the length of the JSON in a body of {len(body)} bytes",
+            "Inference-Header-Content-Length",
+            "INP-372",
+        )
+    binary_rows, binary = payloads_v2.read_binary(body, int(declared), serving.stable.spec)
+    return v2.read(binary_rows, binary, serving)
+
+
+def json_of(headers: dict[bytes, bytes], body: bytes) -> bytes:
+    """Return the JSON of a body that `read` has read."""
+    declared = headers.get(LENGTH)
+    return body if declared is None else body[: int(declared)]
+
+
+class Writer:
+    """Writes one answer: `write` is called with the predictions, `reply` with the body that it made."""
+
+    __slots__ = ("_json_bytes", "_mlserver", "_reply", "_request", "_service")
+
+    def __init__(self, service: str, serving: Serving, request: v2.Request, reply: Reply) -> None:
+        self._service = service
+        self._mlserver = v2.is_mlserver(serving)
+        self._request = request
+        self._reply = reply
+        self._json_bytes = 0
+
+    def write(self, predictions: list[Any], model: Model) -> bytes:
+        """Return the answer's body."""
+        found = v2.output_of(predictions, model, self._request, self._mlserver)
+        output: Json = {"name": found.name, "shape": found.shape, "datatype": found.datatype}
+        output["parameters"] = {"content_type": "np"} if self._mlserver else None
+        raw = b""
+        if self._request.binary:
+            raw = payloads_raw.encode(found.flat, found.datatype)
+            output["parameters"] = {**(output["parameters"] or {}), payloads_v2.BINARY_SIZE: len(raw)}
+        else:
+            output["data"] = found.flat
+        if self._mlserver:
+            answer: Json = {"model_name": self._service, "id": self._request.id, "parameters": {}, "outputs": [output]}
+        else:
+            answer = {"model_name": self._service, "model_version": None, "id": self._request.id, "parameters": None}
+            answer["outputs"] = [output]
+        text = _encode(answer)
+        self._json_bytes = len(text)
+        return text + raw if self._request.binary else text
+
+    def reply(self, status: int, body: bytes, headers: Headers) -> None:
+        """Answer; raw bytes are declared as such."""
+        if status == 200:
+            rest = [header for header in headers if header is not answers.JSON]
+            headers = [_BINARY, (LENGTH, b"%d" % self._json_bytes), *rest]
+        self._reply(status, body, headers)
