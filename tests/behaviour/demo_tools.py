@@ -23,7 +23,7 @@ from ondol.records import codec
 from ondol.records.evaluation import Comparison, GateResult, Score
 from ondol.records.project import GateSpec
 from ondol.records.rollout import Decision
-from ondol.rollout import judge
+from ondol.rollout import panel
 from ondol.store import counters, observations
 from ondol.store.connection import Store
 
@@ -112,7 +112,7 @@ def again(decision: Decision) -> str:
     if decision.action == "drift":
         return _drift(evidence)
     if decision.action in JUDGED and not evidence.get("by_hand"):
-        replayed = judge.replay(evidence)
+        replayed = panel.replay(evidence)
         assert (replayed.action, replayed.reason) == (JUDGED[decision.action], decision.reason)
         return decision.verdict
     return "-"

@@ -11,7 +11,7 @@ import pytest
 from ondol.base import errors
 from ondol.records import codec
 from ondol.records.rollout import Arm, JudgePolicy, Observation
-from ondol.rollout import eprocess, judge, verdicts
+from ondol.rollout import eprocess, findings, judge, panel, verdicts
 
 ERRORS = JudgePolicy(metrics=("error_rate",))
 
@@ -43,7 +43,7 @@ def arm_of(generator: random.Random, share: float = 0.1) -> Arm:
     return "candidate" if generator.random() < share else "stable"
 
 
-def run(policy: JudgePolicy, n: int, seed: int, make: object, share: float = 0.1) -> judge.JudgeVerdict:
+def run(policy: JudgePolicy, n: int, seed: int, make: object, share: float = 0.1) -> verdicts.JudgeVerdict:
     """Feed up to `n` requests made by `make(generator, index, arm)`; stop at the first verdict as a controller does."""
     assert callable(make)
     generator, found = random.Random(seed), judge.Judge(policy)
@@ -169,7 +169,7 @@ def test_a_broken_split_is_reported_before_anything_is_compared() -> None:
 def test_every_verdict_is_computed_again_from_its_stored_evidence(make: object) -> None:
     verdict = run(JudgePolicy(margin=0.02), 30_000, 9, make)
     stored = json.loads(codec.encode(verdict.evidence))
-    again = judge.replay(stored)
+    again = panel.replay(stored)
     assert (again.action, again.reason) == (verdict.action, verdict.reason)
     assert codec.encode(again.evidence) == codec.encode(verdict.evidence)
 
@@ -186,7 +186,7 @@ def test_the_order_of_labels_and_requests_does_not_matter_to_a_rebuilt_judge() -
     for row in rows:
         apart.add_label(row)
     assert codec.encode(together.facts()) == codec.encode(apart.facts())
-    assert judge.recompute(rows, JudgePolicy()).reason == together.verdict().reason
+    assert panel.recompute(rows, JudgePolicy()).reason == together.verdict().reason
 
 
 def test_a_step_is_left_when_nothing_leans_to_harm() -> None:
@@ -255,7 +255,7 @@ def test_feedback_about_the_answer_is_not_what_the_answer_is_measured_against() 
 
 def test_evidence_that_is_none_is_refused() -> None:
     with pytest.raises(errors.InputError):
-        judge.replay({"facts": {"step": "first"}})
+        panel.replay({"facts": {"step": "first"}})
 
 
 def test_e_values_average_at_most_one_under_the_null() -> None:
@@ -292,7 +292,7 @@ def test_the_confidence_sequence_covers_the_truth_at_every_look() -> None:
         for index in range(3000):
             found.add(make(generator, index, arm_of(generator, 0.3)))
             if index % 500 == 499:
-                shown = verdicts.finding(found.facts().metrics[0], found.policy)
+                shown = findings.finding(found.facts().metrics[0], found.policy)
                 outside = outside or not shown.low <= truth <= shown.high
         missed += outside
     assert missed <= 2

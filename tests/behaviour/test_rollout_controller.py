@@ -13,7 +13,7 @@ import pytest
 from ondol.base import errors
 from ondol.records.release import ModelManifest
 from ondol.records.rollout import JudgePolicy, Observation, Rollout, Route
-from ondol.rollout import controller, judge, split, watching
+from ondol.rollout import controller, panel, split, watching
 from ondol.store import loads, observations, releases, rollouts, routes
 from ondol.store.connection import Store
 
@@ -77,7 +77,7 @@ def test_a_good_candidate_serves_everybody_once_it_is_loaded_and_the_old_one_sta
     assert (decision.action, decision.verdict) == ("promote", "promoted")
     route = route_of(store)
     assert (route.stable, route.candidate, route.previous) == (candidate, "", stable)
-    again = judge.replay(decision.evidence)
+    again = panel.replay(decision.evidence)
     assert (again.action, again.reason) == ("promote", decision.reason)
     assert controller.tick(store) == []
     assert controller.tick(store, time.time() + 31) == []
@@ -93,7 +93,7 @@ def test_a_bad_candidate_goes_by_itself_and_the_rows_prove_it(store: Store) -> N
     route = route_of(store)
     assert (route.stable, route.candidate, route.weight, route.previous) == (stable, "", 0.0, "")
     seen = [one for seq, one in observations.of_rollout(store, rollout.id)]
-    raw = judge.recompute(seen, rollout.policy, decision.evidence["step_times"])
+    raw = panel.recompute(seen, rollout.policy, decision.evidence["step_times"])
     assert (raw.action, raw.reason) == ("roll_back", decision.reason)
 
 

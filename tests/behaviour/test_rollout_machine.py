@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ondol.base import errors
 from ondol.records.release import ModelManifest
 from ondol.records.rollout import JudgePolicy, Observation, Route
-from ondol.rollout import controller, judge, split, watching
+from ondol.rollout import controller, panel, split, watching
 from ondol.store import loads, observations, releases, rollouts, routes
 from ondol.store.connection import Store
 
@@ -117,7 +117,7 @@ class Rollouts(RuleBasedStateMachine):
                 assert route.rollout != rollout.id
                 assert terminal[0].verdict == rollout.state
             if terminal and "facts" in terminal[0].evidence and not terminal[0].evidence.get("by_hand"):
-                assert judge.replay(terminal[0].evidence).action == terminal[0].action
+                assert panel.replay(terminal[0].evidence).action == terminal[0].action
         if route.rollout:
             assert route.candidate
             assert rollouts.get(self.store, route.rollout).state == "progressing"

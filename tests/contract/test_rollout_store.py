@@ -9,7 +9,7 @@ import pytest
 
 from ondol.records.release import ModelManifest
 from ondol.records.rollout import JudgePolicy, Observation, Route
-from ondol.rollout import controller, judge, split, watching
+from ondol.rollout import controller, panel, split, watching
 from ondol.store import loads, observations, releases, rollouts, routes
 from ondol.store.connection import Store
 
@@ -50,7 +50,7 @@ def test_from_start_to_promotion(store: Store) -> None:
     with ThreadPoolExecutor(4) as pool:
         made = [one for found in pool.map(lambda _: controller.tick(store), range(8)) for one in found]
     assert [one.action for one in made] == ["promote"]
-    again = judge.replay(made[0].evidence)
+    again = panel.replay(made[0].evidence)
     assert (again.action, again.reason) == ("promote", made[0].reason)
     route = routes.get(store, "s")
     assert route is not None

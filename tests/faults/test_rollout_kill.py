@@ -14,14 +14,14 @@ import pytest
 
 from ondol.records.release import ModelManifest
 from ondol.records.rollout import Route
-from ondol.rollout import controller, judge
+from ondol.rollout import controller, panel
 from ondol.store import loads, releases, rollouts, routes
 from ondol.store.connection import Store
 
 WORKER = """
 import itertools, sys, time
 from ondol.records.rollout import JudgePolicy, Observation
-from ondol.rollout import controller, split
+from ondol.rollout import controller, panel, split
 from ondol.store import observations, releases, routes
 from ondol.base import errors
 from ondol.store.connection import Store
@@ -80,7 +80,7 @@ def check(store: Store) -> int:
         assert len(last) == 1, [one.action for one in last]
         assert last[0].verdict == rollout.state
         assert route.rollout != rollout.id
-        again = judge.replay(last[0].evidence)
+        again = panel.replay(last[0].evidence)
         assert (again.action, again.reason) == (last[0].action, last[0].reason)
     return ended
 

@@ -11,7 +11,7 @@ from ondol.cli import context, output
 
 if TYPE_CHECKING:
     from ondol.records.rollout import Decision, Rollout
-    from ondol.rollout.verdicts import Finding
+    from ondol.rollout.findings import Finding
     from ondol.store.connection import Store
 
 
@@ -96,7 +96,7 @@ def _show(status: dict[str, Any]) -> None:
 
 def _show_findings(status: dict[str, Any]) -> None:
     from ondol.records import codec
-    from ondol.rollout.verdicts import Finding
+    from ondol.rollout.findings import Finding
 
     columns = [_column(codec.typed(one, Finding)) for one in status["findings"]]
     if columns:
@@ -106,22 +106,22 @@ def _show_findings(status: dict[str, Any]) -> None:
 
 def _column(one: Finding) -> dict[str, str]:
     """Return what is said about one metric, by row; the row without a name is the head."""
-    from ondol.rollout import verdicts
+    from ondol.rollout import findings
 
     more = "not in sight" if one.more_requests is None else str(one.more_requests)
     return {
         "": one.metric,
-        "candidate": verdicts.shown(one, one.candidate),
+        "candidate": findings.shown(one, one.candidate),
         "  requests": str(one.candidate_n),
-        "stable": verdicts.shown(one, one.stable),
+        "stable": findings.shown(one, one.stable),
         "  requests ": str(one.stable_n),
         "units compared": str(one.units),
         "difference (95 %)": f"{one.low * one.scale:+.3g} … {one.high * one.scale:+.3g}",
         "  accepted below": f"{one.margin * one.scale:.3g}",
-        "e-value: worse": verdicts.e_shown(one.harm),
-        "  rolled back at": verdicts.e_shown(one.harm_at),
-        "e-value: safe": verdicts.e_shown(one.safe),
-        "  promoted at": verdicts.e_shown(one.safe_at),
+        "evidence: worse": findings.e_shown(one.harm),
+        "  rolled back at": findings.e_shown(one.harm_at),
+        "e-value: safe": findings.e_shown(one.safe),
+        "  promoted at": findings.e_shown(one.safe_at),
         "requests to go": more,
         "could not be scored": str(one.unscored),
     }

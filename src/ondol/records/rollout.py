@@ -9,7 +9,8 @@ Arm = str
 """Who answers: `stable`, `candidate`, or the name of a further variant."""
 
 STABLE, CANDIDATE = "stable", "candidate"
-RolloutState = Literal["progressing", "promoted", "rolled_back", "inconclusive", "aborted"]
+RolloutState = Literal["progressing", "promoted", "rolled_back", "inconclusive", "no_difference", "compared", "aborted"]
+Strategy = Literal["canary", "blue-green", "ab", "shadow"]
 QualityLoss = Literal["auto", "zero_one", "brier", "absolute", "log_clipped"]
 Json = dict[str, Any]
 
@@ -93,10 +94,14 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class JudgePolicy:
-    """How a rollout is judged. α is spent over all metrics together."""
+    """How a rollout is judged. α is spent over all metrics and variants together."""
+
+    strategy: Strategy = "canary"
+    """`canary`: growing steps. `blue-green`: copies only, then everybody, then a bake time. `ab`: the variants keep
+    their shares until `decide_on` is decided. `shadow`: copies only, compared and reported."""
 
     steps: tuple[float, ...] = (10.0, 100.0)
-    """Percent of traffic at each step; the last one is promotion."""
+    """Percent of traffic at each step; 0 is a dark step of copies; the last one, 100, is promotion."""
 
     metrics: tuple[str, ...] = ("error_rate", "quality")
     """What is compared between the arms."""
@@ -138,6 +143,23 @@ class JudgePolicy:
     """Measure a loss against the usual loss for its label, which takes several times fewer requests. Right when answers
     do not change what happens (a flight is late whatever was predicted); False when they do (a click, a fraud)."""
 
+    decide_on: str = ""
+    """The metric that an A/B test is about; the others may only do no harm."""
+
+    disagreement_margin: float = 0.02
+    """Share of copies that may be answered otherwise than by stable; also the accepted mean difference of
+    probabilities."""
+
+    mirror: float = 100.0
+    """Percent of stable's requests that are copied in a dark step."""
+
+    guard: int = 3
+    """So many units in a row that fail with 5xx in the candidate while none has failed in stable end the rollout at
+    once; more are asked for when chance could do it (see `verdicts`). 0: no guard."""
+
+    unit: str = ""
+    """Where requests name their unit: `header:NAME`, `cookie:NAME` or `body:FIELD`; always in `x-ondol-unit`, too."""
+
     evidence_by: Literal["unit", "request"] = "unit"
     """`unit`: requests of one unit count once, so that one heavy or broken client decides nothing. `request`: every
     request counts; right only when requests of one unit are independent of each other."""
@@ -163,6 +185,33 @@ class Rollout:
     updated_at: float = 0.0
     reason: str = ""
     """One sentence for people: why it is in this state."""
+
+    candidate_name: str = CANDIDATE
+    others: tuple[Variant, ...] = ()
+    """Further variants of an A/B test."""
+
+    dropped: tuple[str, ...] = ()
+    """Variants taken out for harm; stable serves their units."""
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Every variant with its share, the candidate first."""
+        rest = 1.0 - sum(one.share for one in self.others)
+        return (Variant(self.candidate_name, self.candidate, rest), *self.others)
+
+    @property
+    def weight(self) -> float:
+        """Percent of units that the variants have at this step."""
+        return self.policy.steps[self.step]
+
+
+STRATEGIES: dict[Strategy, Json] = {
+    "canary": {},
+    "blue-green": {"steps": [0.0, 100.0], "metrics": ["error_rate", "disagreement"]},
+    "ab": {"steps": [50.0], "metrics": ["error_rate", "quality"], "decide_on": "quality"},
+    "shadow": {"steps": [0.0], "metrics": ["error_rate", "disagreement"]},
+}
+"""What a strategy means where a file or command does not say."""
 
 
 @dataclass(frozen=True, slots=True)

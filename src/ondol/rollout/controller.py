@@ -4,43 +4,55 @@ Every change is one transaction: the rollout's state, the route it moves and the
 together or not at all. Whoever ticks, however often, in however many processes, killed wherever: the next tick finds
 one of the states below and goes on from there.
 
-    progressing ──► promoted | rolled_back | inconclusive | aborted       (each once, with one decision)
+    progressing ──► promoted | rolled_back | inconclusive | no_difference | compared | aborted
+                    (each once, with one decision)
 
 Must not serve requests: moving the route is all it does, the data plane follows.
 """
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from ondol.base import errors, hashing, ids
 from ondol.records import codec
-from ondol.records.rollout import Decision, JudgePolicy, Rollout, RolloutState, Route
-from ondol.rollout import judge, watching
-from ondol.rollout.verdicts import JudgeVerdict
+from ondol.records.release import Release
+from ondol.records.rollout import CANDIDATE, STABLE, Decision, JudgePolicy, Rollout, RolloutState, Route, Variant
+from ondol.rollout import policies, watching
+from ondol.rollout.verdicts import Action, JudgeVerdict
 from ondol.store import loads, releases, rollouts, routes
 from ondol.store.connection import Store, Tx
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _STATE: dict[str, RolloutState] = {
     "promote": "promoted",
     "roll_back": "rolled_back",
     "inconclusive": "inconclusive",
+    "no_difference": "no_difference",
+    "compared": "compared",
     "abort": "aborted",
 }
 
 
-def start(store: Store, service: str, candidate_digest: str, policy: JudgePolicy | None = None) -> Rollout:
+def start(
+    store: Store, service: str, candidate_digest: str, policy: JudgePolicy | None = None,
+    others: Mapping[str, str] | None = None, candidate_name: str = CANDIDATE,
+) -> Rollout:  # fmt: skip
     """Begin a trial of a release: it gets the first step's share of units. Started twice, it is the same rollout.
 
-    :raises NotFoundError: when the service or the release does not exist.
-    :raises StateError: when the release serves already.
+    :param others: further variants of an A/B test, release by name; all variants get equal shares.
+    :raises NotFoundError: when the service or a release does not exist.
+    :raises StateError: when a release serves already.
     :raises ConflictError: when another candidate is on trial.
-    :raises InputError: when the policy cannot be followed.
+    :raises InputError: when the policy cannot be followed, or the variants do not fit it.
     """
-    policy = judge.check_policy(policy or JudgePolicy())
+    policy = policies.check(policy or JudgePolicy())
     candidate = releases.get(store, candidate_digest)
+    variants = _variants(store, policy, candidate, candidate_name, others or {})
     now = time.time()
     with store.write() as tx:
         route = _route_in(tx, service)
@@ -48,7 +60,7 @@ def start(store: Store, service: str, candidate_digest: str, policy: JudgePolicy
         if running and route.rollout != running.id:
             _taken_over(tx, running, route, now)
             running = None
-        if running and running.candidate == candidate.digest:
+        if running and running.variants == variants:
             return running
         if running:
             raise errors.ConflictError(
@@ -56,9 +68,9 @@ def start(store: Store, service: str, candidate_digest: str, policy: JudgePolicy
                 way_out=f"Wait for its verdict, or stop it: `ondol rollout abort {service}`.",
                 code="CON-030",
             )
-        if route.stable == candidate.digest:
+        if route.stable in [one.release for one in variants]:
             raise errors.StateError(
-                f"release {hashing.short(candidate.digest)!r} serves {service!r} already",
+                f"release {hashing.short(route.stable)!r} serves {service!r} already",
                 way_out="`ondol release list` shows the others.",
                 code="STA-030",
             )
@@ -71,17 +83,47 @@ def start(store: Store, service: str, candidate_digest: str, policy: JudgePolicy
         rollout = Rollout(
             ids.new_id("rollout"), service, route.stable, candidate.digest, policy,
             started_at=now, updated_at=now, step_times=(now,), reason="started",
+            candidate_name=candidate_name, others=variants[1:],
         )  # fmt: skip
-        moved = replace(route, candidate=candidate.digest, weight=policy.steps[0], salt=rollout.id, rollout=rollout.id)
+        moved = _at_step(replace(route, salt=rollout.id, rollout=rollout.id, unit=policy.unit or route.unit), rollout)
         _write(tx, rollout, routes.put_in(tx, moved), "start", "progressing", _started(rollout), {}, now)
     return rollout
 
 
+def _variants(
+    store: Store, policy: JudgePolicy, candidate: Release, name: str, others: Mapping[str, str]
+) -> tuple[Variant, ...]:
+    """Return the candidate and the others with equal shares."""
+    found = [Variant(name, candidate.digest, 0.0)]
+    found += [Variant(other, releases.get(store, digest).digest, 0.0) for other, digest in others.items()]
+    names = [one.name for one in found]
+    if STABLE in names or len(set(names)) < len(names) or not all(_NAME.fullmatch(one) for one in names):
+        raise errors.InputError(
+            f"variants cannot be called {', '.join(map(repr, names))}", where="variants",
+            way_out="Use different names of letters, digits, '-', '_' and '.', and not 'stable'.", code="INP-422",
+        )  # fmt: skip
+    if len(found) > 1 and policy.strategy != "ab":
+        raise errors.InputError(
+            f"{len(found)} variants in a rollout of strategy {policy.strategy!r}", where="variants",
+            way_out="Only an A/B test (strategy ab) has several.", code="INP-422",
+        )  # fmt: skip
+    share = round(1 / len(found), 4)
+    return (replace(found[0], share=1.0 - share * (len(found) - 1)), *(replace(one, share=share) for one in found[1:]))
+
+
+def _at_step(route: Route, rollout: Rollout) -> Route:
+    """Return the route with the rollout's arms at the weight of its step; a dropped arm's units go to stable."""
+    variants = [
+        replace(one, release=rollout.stable) if one.name in rollout.dropped else one for one in rollout.variants
+    ]
+    dark = rollout.policy.mirror if rollout.weight == 0 else 0.0
+    return replace(route.with_variants(tuple(variants), rollout.weight), mirror=dark)
+
+
 def _started(rollout: Rollout) -> str:
-    return (
-        f"{hashing.short(rollout.candidate)} on trial against {hashing.short(rollout.stable)} with "
-        f"{rollout.policy.steps[0]:g} % of units"
-    )
+    names = ", ".join(hashing.short(one.release) for one in rollout.variants)
+    share = f"with {rollout.weight:g} % of units" if rollout.weight else "with copies of requests only"
+    return f"{names} on trial against {hashing.short(rollout.stable)} {share}"
 
 
 def _route_in(tx: Tx, service: str) -> Route:
@@ -124,20 +166,34 @@ def tick(store: Store, now: float | None = None) -> list[Decision]:
 
 
 def _tick_one(store: Store, rollout: Rollout, now: float) -> Decision | None:
-    load = _load(store, rollout)
-    if load and load.state == "FailedToLoad":
+    load = next((one for one in _loads(store, rollout) if one.state == "FailedToLoad"), None)
+    if load:
         reason = f"the candidate cannot be loaded: {load.message}"
         return _carry_out(store, rollout, JudgeVerdict("roll_back", reason, {"load": codec.plain(load)}), now)
     verdict = watching.verdict(store, rollout, brief=True)
-    if verdict.action == "go_on":
+    if verdict.action == "bake" and now >= rollout.step_times[-1] + rollout.policy.bake_seconds:
+        verdict = replace(verdict, action="promote")
+    if verdict.action in ("go_on", "bake"):
         return None
-    if verdict.action == "promote" and (load is None or load.state != "Loaded"):
+    if verdict.action == "promote" and not _is_loaded(store, rollout, verdict.variant):
         return None  # the data plane must be able to serve it alone; the next tick looks again
     return _carry_out(store, rollout, verdict, now)
 
 
-def _load(store: Store, rollout: Rollout) -> loads.Load | None:
-    return next((one for one in loads.every(store, rollout.service) if one.release == rollout.candidate), None)
+def _loads(store: Store, rollout: Rollout) -> list[loads.Load]:
+    """Return what the data plane says of the variants' releases."""
+    wanted = {one.release for one in rollout.variants if one.name not in rollout.dropped}
+    return [one for one in loads.every(store, rollout.service) if one.release in wanted]
+
+
+def _is_loaded(store: Store, rollout: Rollout, variant: str) -> bool:
+    release = _release_of(rollout, variant)
+    return any(one.release == release and one.state == "Loaded" for one in _loads(store, rollout))
+
+
+def _release_of(rollout: Rollout, variant: str) -> str:
+    """Return a variant's release; the candidate's when no name is given."""
+    return next((one.release for one in rollout.variants if one.name == variant), rollout.candidate)
 
 
 def _carry_out(store: Store, seen: Rollout, verdict: JudgeVerdict, now: float) -> Decision | None:
@@ -151,7 +207,9 @@ def _carry_out(store: Store, seen: Rollout, verdict: JudgeVerdict, now: float) -
             return _taken_over(tx, rollout, route, now)
         if verdict.action == "advance":
             return _advance(tx, rollout, route, verdict, now)
-        return _end(tx, rollout, route, verdict.action, verdict.reason, verdict.evidence, now)
+        if verdict.action == "drop":
+            return _drop(tx, rollout, route, verdict, now)
+        return _end(tx, rollout, route, verdict, now)
 
 
 def _taken_over(tx: Tx, rollout: Rollout, route: Route | None, now: float) -> Decision:
@@ -163,19 +221,24 @@ def _taken_over(tx: Tx, rollout: Rollout, route: Route | None, now: float) -> De
 def _advance(tx: Tx, rollout: Rollout, route: Route, verdict: JudgeVerdict, now: float) -> Decision:
     step = rollout.step + 1
     grown = replace(rollout, step=step, step_times=(*rollout.step_times, now), updated_at=now, reason=verdict.reason)
-    moved = routes.put_in(tx, replace(route, weight=rollout.policy.steps[step]))
+    moved = routes.put_in(tx, _at_step(route, grown))
     return _write(tx, grown, moved, "advance", "progressing", verdict.reason, verdict.evidence, now)
 
 
-def _end(
-    tx: Tx, rollout: Rollout, route: Route, action: str, reason: str, evidence: dict[str, Any], now: float
-) -> Decision:
-    state = _STATE[action]
-    ended = replace(rollout, state=state, updated_at=now, reason=reason)
-    out = replace(route, candidate="", weight=0.0, salt="", rollout="")
+def _drop(tx: Tx, rollout: Rollout, route: Route, verdict: JudgeVerdict, now: float) -> Decision:
+    """Take one variant of several out; the others keep their units."""
+    left = replace(rollout, dropped=(*rollout.dropped, verdict.variant), updated_at=now, reason=verdict.reason)
+    moved = routes.put_in(tx, _at_step(route, left))
+    return _write(tx, left, moved, "drop", "progressing", verdict.reason, verdict.evidence, now)
+
+
+def _end(tx: Tx, rollout: Rollout, route: Route, verdict: JudgeVerdict, now: float) -> Decision:
+    state = _STATE[verdict.action]
+    ended = replace(rollout, state=state, updated_at=now, reason=verdict.reason)
+    out = replace(route.with_variants((), 0.0), salt="", rollout="")
     if state == "promoted":
-        out = replace(out, stable=rollout.candidate, previous=rollout.stable)
-    return _write(tx, ended, routes.put_in(tx, out), action, state, reason, evidence, now)
+        out = replace(out, stable=_release_of(rollout, verdict.variant), previous=rollout.stable)
+    return _write(tx, ended, routes.put_in(tx, out), verdict.action, state, verdict.reason, verdict.evidence, now)
 
 
 def _end_baking(store: Store, now: float) -> None:
@@ -201,7 +264,7 @@ def _progressing(store: Store, service: str) -> Rollout:
     return running[0]
 
 
-def _by_hand(store: Store, service: str, action: str, reason: str) -> Decision:
+def _by_hand(store: Store, service: str, action: Action, reason: str, variant: str = "") -> Decision:
     rollout = _progressing(store, service)
     evidence = {**watching.verdict(store, rollout).evidence, "by_hand": True}
     watching.forget(store, rollout.id)
@@ -216,23 +279,32 @@ def _by_hand(store: Store, service: str, action: str, reason: str) -> Decision:
         route = routes.get_in(tx, service)
         if route is None or route.rollout != fresh.id:
             return _taken_over(tx, fresh, route, time.time())
-        return _end(tx, fresh, route, action, reason, evidence, time.time())
+        return _end(tx, fresh, route, JudgeVerdict(action, reason, evidence, variant), time.time())
 
 
-def promote(store: Store, service: str, reason: str = "promoted by hand") -> Decision:
-    """Make the candidate on trial serve everybody, whatever the judge thinks so far (which is kept as evidence).
+def promote(store: Store, service: str, reason: str = "promoted by hand", variant: str = "") -> Decision:
+    """Make a variant on trial serve everybody, whatever the judge thinks so far (which is kept as evidence).
 
+    :param variant: whose name it has in the rollout; the candidate when empty.
     :raises StateError: when there is no candidate, or the data plane has not loaded it.
+    :raises NotFoundError: when the rollout has no such variant.
     """
     rollout = _progressing(store, service)
-    load = _load(store, rollout)
-    if load is None or load.state != "Loaded":
+    if variant and variant not in [one.name for one in rollout.variants]:
+        raise errors.NotFoundError(
+            f"the rollout of {service!r} has no variant {variant!r}",
+            way_out=f"It has {', '.join(one.name for one in rollout.variants)}.",
+            code="NOF-420",
+        )
+    if not _is_loaded(store, rollout, variant):
+        release = _release_of(rollout, variant)
+        found = next((one.state for one in _loads(store, rollout) if one.release == release), "")
         raise errors.StateError(
-            f"the candidate of {service!r} is not loaded ({load.state if load else 'unknown to the data plane'})",
+            f"the candidate of {service!r} is not loaded ({found or 'unknown to the data plane'})",
             way_out="`ondol up` runs the data plane; `ondol status` shows what it has loaded.",
             code="STA-032",
         )
-    return _by_hand(store, service, "promote", reason)
+    return _by_hand(store, service, "promote", reason, variant)
 
 
 def abort(store: Store, service: str, reason: str = "aborted by hand") -> Decision:
@@ -260,7 +332,7 @@ def rollback(store: Store, service: str, reason: str = "rolled back by hand", to
         if running:
             running = rollouts.get_in(tx, running.id)
             if running.state == "progressing" and route.rollout == running.id:
-                _end(tx, running, route, "abort", f"aborted: {reason}", {"by_hand": True}, now)
+                _end(tx, running, route, JudgeVerdict("abort", f"aborted: {reason}", {"by_hand": True}), now)
                 route = _route_in(tx, service)
         target = target or route.previous or _before(tx, route)
         if not target or target == route.stable:
@@ -281,6 +353,6 @@ def rollback(store: Store, service: str, reason: str = "rolled back by hand", to
 def _before(tx: Tx, route: Route) -> str:
     """Return what served before the release that serves now came in by promotion."""
     for one in rollouts.of_service_in(tx, route.service, "promoted"):
-        if one.candidate == route.stable:
+        if route.stable in [variant.release for variant in one.variants]:
             return one.stable
     return ""

@@ -21,7 +21,7 @@ verdict can be computed again from a few stored numbers. Measurements are rounde
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -33,8 +33,13 @@ BINS = 128
 RATIOS = (1.3, 2.0, 4.0, 8.0, 20.0, float("inf"))
 """How many times more often harm strikes the candidate, for bets on rare events; infinite: only ever the candidate.
 
-The infinite one is the guard against catastrophe: k units that fail in the candidate while none fails in stable are
-worth (1/w)^k, and it needs no α of its own because it is a part of the mixture."""
+The infinite one is for catastrophes: k units that fail in the candidate and none in stable are worth (1/w)^k."""
+
+_PRIOR = np.log((0.06, 0.18, 0.28, 0.2, 0.14, 0.14))
+"""Log share of the first wealth on each ratio: most on the regressions that occur and can be found."""
+
+PAIRED = 1.0
+"""The weight of a block of pairs: both arms answered the same request, and x = (1 + candidate - stable) / 2."""
 
 STAKES = (0.06, 0.15, 0.4, 1.0, 2.5, 6.0)
 """Shares to bet on differences of means; the best one is (difference - d) / variance."""
@@ -81,14 +86,19 @@ def mean_stakes(weight: float, centre: float, difference: float, sign: int) -> t
 
     :param sign: 1 to bet that the candidate is worse than `difference`, -1 that it is not.
     """
-    shift = weight * (1 - weight) * difference
-    ys = [(arm - weight) * (x - centre) - shift for arm in (0, 1) for x in (0.0, 1.0)]
+    if weight == PAIRED:
+        ys = [-1.0 - difference, 1.0 - difference]
+    else:
+        shift = weight * (1 - weight) * difference
+        ys = [(arm - weight) * (x - centre) - shift for arm in (0, 1) for x in (0.0, 1.0)]
     worst = max(-sign * y for y in ys)
     limit = _CLEAR / worst if worst > 0 else STAKES[-1]
     return tuple(min(stake, limit) for stake in STAKES)
 
 
-def _log_mean(logs: Floats) -> float:
+def log_mean(given: Floats | Sequence[float]) -> float:
+    """Return the log of the mean wealth."""
+    logs = np.asarray(given)
     top = float(logs.max())
     if top == float("-inf"):
         return top
@@ -112,7 +122,12 @@ def event_log_e(blocks: Sequence[Block]) -> float:
         stable = sum(row[1] for row in block.counts)
         candidate = sum(row[2] for row in block.counts)
         logs += event_logs(np.array([stable]), np.array([candidate]), block.weight)[0]
-    return _log_mean(logs)
+    return float(mixed(logs))
+
+
+def mixed(logs: Floats) -> Floats:
+    """Return the log wealth of the mixture over ratios, along the last axis."""
+    return np.asarray(np.logaddexp.reduce(logs + _PRIOR, axis=-1))
 
 
 def event_logs(stable: NDArray[np.int_], candidate: NDArray[np.int_], weight: float) -> Floats:
@@ -127,29 +142,40 @@ def event_logs(stable: NDArray[np.int_], candidate: NDArray[np.int_], weight: fl
     return np.asarray(losses + candidate[:, None] * gain)
 
 
+def outcomes(block: Block, difference: float) -> list[tuple[Floats, Floats]]:
+    """Return (y, how often) of a block: what one bets on, with mean 0 when the means differ by `difference`."""
+    x, stable, candidate = _columns(block)
+    w = block.weight
+    if w == PAIRED:
+        return [(2 * x - 1 - difference, candidate)]
+    shift = w * (1 - w) * difference
+    return [((arm - w) * (x - block.centre) - shift, n) for arm, n in ((0.0, stable), (1.0, candidate))]
+
+
 def mean_logs(blocks: Sequence[Block], difference: float | None, sign: int) -> Floats:
     """Return log wealth per stake; a difference of None is each block's own margin."""
     logs = np.zeros(len(STAKES))
     for block in blocks:
-        if not block.counts:
-            continue
-        x, stable, candidate = _columns(block)
-        w, d = block.weight, block.margin if difference is None else difference
-        stakes, shift = sign * np.array(mean_stakes(w, block.centre, d, sign)), w * (1 - w) * d
-        for arm, n in ((0.0, stable), (1.0, candidate)):
-            y = (arm - w) * (x - block.centre) - shift
+        d = block.margin if difference is None else difference
+        stakes = sign * np.array(mean_stakes(block.weight, block.centre, d, sign))
+        for y, n in outcomes(block, d):
             logs += np.log1p(np.outer(stakes, y)) @ n
     return logs
 
 
 def worse_log_e(blocks: Sequence[Block], difference: float | None = 0.0) -> float:
     """Return the log e-value against "the candidate's mean is above stable's by at most `difference`"."""
-    return _log_mean(mean_logs(blocks, difference, 1))
+    return log_mean(mean_logs(blocks, difference, 1))
+
+
+def no_better_log_e(blocks: Sequence[Block]) -> float:
+    """Return the log e-value against "the candidate's mean is below stable's by at least the margin"."""
+    return worse_log_e([replace(one, margin=-one.margin) for one in blocks], None)
 
 
 def safe_log_e(blocks: Sequence[Block], difference: float | None = None) -> float:
     """Return the log e-value against "the candidate's mean is above stable's by at least `difference`"."""
-    return _log_mean(mean_logs(blocks, difference, -1))
+    return log_mean(mean_logs(blocks, difference, -1))
 
 
 def interval(blocks: Sequence[Block], alpha: float = 0.05) -> tuple[float, float]:
@@ -183,21 +209,25 @@ def units_needed(blocks: Sequence[Block], alpha: float) -> int | None:
     From the growth rate of the best bet, (margin - difference)² w (1 - w) / 2 variance, and its cap, the largest stake
     that cannot ruin. None when the difference measured so far is not below the margin, or nothing is measured.
     """
-    rows = [
-        (block.weight, block.centre, x / BINS, arm, n)
-        for block in blocks for x, *units in block.counts for arm, n in enumerate(units)
-    ]  # fmt: skip
-    weight, centre, x, arm, n = np.array(rows, dtype=np.float64).reshape(-1, 5).T
-    if not (n[arm == 0].sum() > 0 and n[arm == 1].sum() > 0):
+    last = blocks[-1] if blocks else None
+    if last is None:
         return None
-    estimate = float((n * (arm - weight) * (x - centre) / (weight * (1 - weight))).sum() / n.sum())
-    last = blocks[-1]
-    room = last.margin - max(estimate, 0.0)
+    kept = [one for one in blocks if (one.weight == PAIRED) == (last.weight == PAIRED)]
+    spread = 1.0 if last.weight == PAIRED else last.weight * (1 - last.weight)
+    totals = np.zeros(4)  # n, y, y² of both arms, and units of the arm with fewer
+    for block in kept:
+        scale = 1.0 if block.weight == PAIRED else block.weight * (1 - block.weight)
+        parts = outcomes(block, 0.0)
+        for y, n in parts:
+            totals[:3] += n.sum(), (n * y / scale).sum(), (n * y * y / scale).sum()
+        totals[3] += min(n.sum() for _, n in parts)
+    if not totals[3]:
+        return None
+    room = last.margin - max(float(totals[1] / totals[0]), 0.0)
     if room <= 0:
         return None
-    variance = float((n * (x - centre) ** 2).sum() / n.sum())
+    variance = float(totals[2] / totals[0])
     limit = mean_stakes(last.weight, last.centre, 1e-9 + last.margin, -1)[-1]
     goal = float(np.log(1 / alpha)) + 1.0
-    spread = last.weight * (1 - last.weight)
     wanted = goal * (2 * variance / (spread * room**2) + 1 / (limit * spread * room))
-    return max(int(wanted - n.sum()), 1)
+    return max(int(wanted - totals[0]), 1)

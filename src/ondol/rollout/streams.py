@@ -1,72 +1,42 @@
-"""One metric's evidence: what is counted once per unit, against which reference.
+"""One metric's evidence: what is counted once per unit, against which reference, and when it is proof.
 
-References (a slow request's threshold, a mean to centre on) come from stable's first values and are renewed each time
-their number has doubled. They are fixed before the values they are used on, so that no bet knows its own outcome.
+Must not decide a rollout: `verdicts` does, from the counts.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
-from ondol.records.rollout import Arm
-from ondol.rollout import eprocess
+from ondol.records.rollout import CANDIDATE, STABLE, Arm
+from ondol.rollout import calibration, eprocess
 from ondol.rollout.eprocess import Block
+from ondol.rollout.tallies import Kind, Reference, Regime, Tally, Totals
 
-Kind = Literal["event", "mean"]
-_FIRST, _LAST = 32, 4096  # sizes of stable's sample at which a reference is made for the first and the last time
 _LABELS = 16  # labels with a centre of their own; further ones (a regression's) share one
 
 
-@dataclass(slots=True)
-class Totals:
-    """Per-arm numbers for people; every request counts here."""
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What one metric may spend of α."""
 
-    n: dict[Arm, int] = field(default_factory=lambda: {"stable": 0, "candidate": 0})
-    total: dict[Arm, float] = field(default_factory=lambda: {"stable": 0.0, "candidate": 0.0})
+    alpha: float
+    steps: int
+    """Weights under which the arms are compared."""
 
-    def add(self, arm: Arm, value: float) -> None:
-        self.n[arm] += 1
-        self.total[arm] += value
+    def log_evidence(self, kind: Kind, name: str, blocks: tuple[Block, ...]) -> float:
+        """Return the log of the evidence of harm; it is proven at log(1 / α)."""
+        if kind == "event":
+            return calibration.event_log_evidence(blocks, self.alpha, self.steps)
+        return eprocess.worse_log_e(blocks, 0.0 if name == "quality" else None)
 
+    def proves(self, kind: Kind, name: str, blocks: tuple[Block, ...]) -> bool:
+        """Say whether these counts prove harm."""
+        return self.log_evidence(kind, name, blocks) >= self.limit
 
-Regime = tuple[float, float, float, float]  # weight, centre, reference, margin
-
-
-class Tally:
-    """Counts per regime and bin; a regime ends when the weight or the reference changes."""
-
-    def __init__(self) -> None:
-        self._regimes: dict[Regime, dict[int, list[int]]] = {}
-
-    def add(self, regime: Regime, arm: Arm, x: float) -> None:
-        bins = self._regimes.setdefault(regime, {})
-        bins.setdefault(eprocess.bin_of(x), [0, 0])[arm == "candidate"] += 1
-
-    def blocks(self) -> tuple[Block, ...]:
-        return tuple(
-            Block(*regime, tuple((where, stable, candidate) for where, (stable, candidate) in sorted(bins.items())))
-            for regime, bins in self._regimes.items()
-        )
-
-
-class Reference:
-    """Stable's first values, and when to look at them again."""
-
-    def __init__(self) -> None:
-        self._values: list[float] = []
-        self._next = _FIRST
-
-    def add(self, value: float) -> list[float] | None:
-        """Take a value of stable; return the sorted sample when a new reference is due."""
-        if self._next > _LAST:
-            return None
-        self._values.append(value)
-        if len(self._values) < self._next:
-            return None
-        self._next *= 2
-        return sorted(self._values)
+    @property
+    def limit(self) -> float:
+        return -math.log(self.alpha)
 
 
 class Stream:
@@ -77,10 +47,9 @@ class Stream:
 
     kind: Kind = "mean"
 
-    def __init__(self, name: str, limit: float) -> None:
+    def __init__(self, name: str, spending: Spending) -> None:
         self.name = name
-        self.limit = limit
-        """Log e-value at which harm is proven."""
+        self.spending = spending
 
         self.totals = Totals()
         self.unscored = 0
@@ -103,7 +72,26 @@ class Stream:
             self._harmed.add(unit)
             self.harm.add((weight, 0.0, 0.0, margin), arm, 1.0)
             # Only the candidate's harm can carry the evidence over the line.
-            self.crossed = arm == "candidate" and eprocess.event_log_e(self.harm.blocks()) >= self.limit
+            self.crossed = arm == CANDIDATE and self.spending.proves(self.kind, self.name, self.harm.blocks())
+
+    def paired(self, unit: str, stable: bool, candidate: bool, regime: tuple[float, float]) -> None:
+        """Count a request that both arms answered: a unit's first pair, and its first pair of which one was harmed.
+
+        When the candidate is no worse, a pair of which only one was harmed is as likely to be harmed in stable.
+        """
+        self.totals.add(STABLE, float(stable))
+        self.totals.add(CANDIDATE, float(candidate))
+        if self.crossed:
+            return
+        reference, margin = regime
+        if unit not in self._seen:
+            self._seen.add(unit)
+            x = (1 + candidate - stable) / 2
+            self.safe.add((eprocess.PAIRED, 0.5, reference, margin), CANDIDATE, x)
+        if stable != candidate and unit not in self._harmed:
+            self._harmed.add(unit)
+            self.harm.add((0.5, 0.0, 0.0, margin), CANDIDATE if candidate else STABLE, 1.0)
+            self.crossed = candidate and self.spending.proves(self.kind, self.name, self.harm.blocks())
 
 
 class Errors(Stream):
@@ -111,37 +99,49 @@ class Errors(Stream):
 
     kind: Kind = "event"
 
-    def __init__(self, name: str, limit: float, margin: float) -> None:
-        super().__init__(name, limit)
+    def __init__(self, name: str, spending: Spending, margin: float) -> None:
+        super().__init__(name, spending)
         self._margin = margin
 
     def add(self, arm: Arm, weight: float, unit: str, failed: bool) -> None:
         self.event(arm, weight, unit, failed, (0.0, self._margin))
 
+    def add_pair(self, unit: str, stable: bool, candidate: bool) -> None:
+        self.paired(unit, stable, candidate, (0.0, self._margin))
+
 
 class Latency(Stream):
-    """Requests slower than stable's 95th percentile and a margin; shocks that hit both arms cancel out."""
+    """Requests slower than a quantile of stable's and a margin; shocks that hit both arms cancel out."""
 
     kind: Kind = "event"
 
-    def __init__(self, name: str, limit: float, stretch: float, margin: float) -> None:
-        super().__init__(name, limit)
-        self._stretch, self._margin = stretch, margin
+    def __init__(self, name: str, spending: Spending, quantile: float, stretch: float, margin: float) -> None:
+        super().__init__(name, spending)
+        self._quantile, self._stretch, self._margin = quantile, stretch, margin
         self._reference = Reference()
         self._slow = 0.0
 
     def add(self, arm: Arm, weight: float, unit: str, milliseconds: float) -> None:
         if self._slow:
             self.event(arm, weight, unit, milliseconds > self._slow, (self._slow, self._margin))
-        if arm == "stable" and (sample := self._reference.add(milliseconds)):
-            self._slow = sample[math.ceil(0.95 * len(sample)) - 1] * (1 + self._stretch)
+        if arm == STABLE:
+            self._learn(milliseconds)
+
+    def add_pair(self, unit: str, stable: float, candidate: float) -> None:
+        if self._slow:
+            self.paired(unit, stable > self._slow, candidate > self._slow, (self._slow, self._margin))
+        self._learn(stable)
+
+    def _learn(self, milliseconds: float) -> None:
+        if sample := self._reference.add(milliseconds):
+            self._slow = sample[math.ceil(self._quantile * len(sample)) - 1] * (1 + self._stretch)
 
 
 class Mean(Stream):
     """A bounded or clipped number per unit: the first one counts. Two-sided bounded, so that heavy tails do no harm."""
 
-    def __init__(self, name: str, limit: float) -> None:
-        super().__init__(name, limit)
+    def __init__(self, name: str, spending: Spending) -> None:
+        super().__init__(name, spending)
         self._logs: list[float] = []
         self._stakes: dict[Regime, tuple[float, ...]] = {}
 
@@ -160,12 +160,21 @@ class Mean(Stream):
             stakes = self._stakes[regime] = eprocess.mean_stakes(weight, centre, difference, 1)
             self._logs = self._logs or [0.0] * len(stakes)
         rounded = eprocess.bin_of(x) / eprocess.BINS
-        y = ((arm == "candidate") - weight) * (rounded - centre) - weight * (1 - weight) * difference
+        if weight == eprocess.PAIRED:
+            y = 2 * rounded - 1 - difference
+        else:
+            y = ((arm == CANDIDATE) - weight) * (rounded - centre) - weight * (1 - weight) * difference
         for index, stake in enumerate(stakes):
             self._logs[index] += math.log1p(stake * y)
         # The mixture is never above its best part: only then is the exact sum worth computing.
-        if max(self._logs) >= self.limit:
-            self.crossed = harm_log_e(self.kind, self.name, (), self.safe.blocks()) >= self.limit
+        if max(self._logs) >= self.spending.limit:
+            self.crossed = self.spending.proves(self.kind, self.name, self.safe.blocks())
+
+    def take_pair(self, unit: str, stable: float, candidate: float, margin: float) -> None:
+        """Count a request that both arms answered, by how much more the candidate was measured at."""
+        self.totals.add(STABLE, stable)
+        self.totals.add(CANDIDATE, candidate)
+        self.take(CANDIDATE, (eprocess.PAIRED, 0.5, 0.0, margin), unit, (1 + candidate - stable) / 2)
 
 
 class Centre:
@@ -187,9 +196,9 @@ class Quality(Mean):
     what is hard for every model (late flights are) is no noise any more. `JudgePolicy.centre_by_label` turns it off.
     """
 
-    def __init__(self, name: str, limit: float, margin: float) -> None:
-        super().__init__(name, limit)
-        self._margin = margin
+    def __init__(self, name: str, spending: Spending, margin: float) -> None:
+        super().__init__(name, spending)
+        self.margin = margin
         self._centres: dict[str, Centre] = {"": Centre()}
 
     def _centre(self, label: str) -> Centre:
@@ -200,9 +209,23 @@ class Quality(Mean):
     def add(self, arm: Arm, weight: float, unit: str, loss: float, label: str) -> None:
         self.totals.add(arm, loss)
         centre = self._centre(label)
-        self.take(arm, (weight, centre.value, 0.0, self._margin), unit, loss)
-        if arm == "stable":
+        self.take(arm, (weight, centre.value, 0.0, self.margin), unit, loss)
+        if arm == STABLE:
             centre.add(loss)
+
+
+class Difference(Mean):
+    """How much the answers to one request differ, in [0, 1]; harm is to differ by more than the margin on average."""
+
+    def __init__(self, name: str, spending: Spending, margin: float) -> None:
+        super().__init__(name, spending)
+        self._margin = margin
+
+    def harm_difference(self, regime: Regime) -> float:
+        return regime[3]
+
+    def add_pair(self, unit: str, difference: float) -> None:
+        self.take_pair(unit, 0.0, difference, self._margin)
 
 
 class Signal(Mean):
@@ -211,8 +234,8 @@ class Signal(Mean):
     Harm is growth beyond the relative margin; `:higher` after the name says that higher is better.
     """
 
-    def __init__(self, name: str, limit: float, relative_margin: float) -> None:
-        super().__init__(name, limit)
+    def __init__(self, name: str, spending: Spending, relative_margin: float) -> None:
+        super().__init__(name, spending)
         self.higher_is_better = name.endswith(":higher")
         self.key = name.removesuffix(":higher")
         self._relative = relative_margin
@@ -233,15 +256,8 @@ class Signal(Mean):
         if self._regime:
             centre, clip, margin = self._regime
             self.take(arm, (weight, centre, clip, margin), unit, self._scaled(value, clip))
-        if arm == "stable" and (sample := self._reference.add(value)):
+        if arm == STABLE and (sample := self._reference.add(value)):
             clip = 3 * sample[math.ceil(0.95 * len(sample)) - 1] or 1.0
             mean = sum(min(max(one, 0.0), clip) for one in sample) / len(sample) / clip
             centre = round(1 - mean if self.higher_is_better else mean, 4)
             self._regime = (min(max(centre, 0.01), 0.99), clip, round(max(self._relative * mean, 0.001), 6))
-
-
-def harm_log_e(kind: Kind, name: str, harm: tuple[Block, ...], safe: tuple[Block, ...]) -> float:
-    """Return the log e-value of a metric's harm from its stored counts."""
-    if kind == "event":
-        return eprocess.event_log_e(harm)
-    return eprocess.worse_log_e(safe, 0.0 if name == "quality" else None)

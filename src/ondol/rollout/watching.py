@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 
 from ondol.records.rollout import Rollout
-from ondol.rollout.judge import Judge
+from ondol.rollout.panel import Panel
 from ondol.rollout.verdicts import JudgeVerdict
 from ondol.store import observations, rollouts
 from ondol.store.connection import Store
@@ -19,7 +20,7 @@ _KEPT = 64  # judges; a forgotten one costs a read of its rollout's rows
 
 class _Watch:
     def __init__(self, rollout: Rollout) -> None:
-        self.judge = Judge(rollout.policy, rollout.step_times)
+        self.judge = Panel.of(rollout)
         self.position = 0
         self.label_position = 0
         self.guard = threading.Lock()
@@ -46,20 +47,21 @@ def verdict(store: Store, rollout: Rollout, brief: bool = False) -> JudgeVerdict
     with watch.guard:
         news = observations.news(store, rollout.id, watch.position, watch.label_position)
         # Read after the requests: whoever moved the weight under which they were served has written so by now.
-        watch.judge.step_times = list(rollouts.get(store, rollout.id).step_times) or [0.0]
+        fresh = rollouts.get(store, rollout.id)
+        watch.judge.know(fresh.step_times, fresh.dropped)
         try:
             _feed(watch, news)
         except BaseException:
             forget(store, rollout.id)  # half-fed: the next look starts from the rows
             raise
-        if brief and watch.idle is not None and not (news.served or news.labelled or news.signalled):
+        if brief and watch.idle is not None and not news.any:
             return watch.idle
         found = watch.judge.verdict(intervals=not brief)
         if brief and found.action != "go_on":
             found = watch.judge.verdict()
         watch.idle = found if found.action == "go_on" else None
     positions = {"observations": news.position, "labels": news.label_position}
-    return JudgeVerdict(found.action, found.reason, {**found.evidence, "positions": positions})
+    return replace(found, evidence={**found.evidence, "positions": positions})
 
 
 def _feed(watch: _Watch, news: observations.News) -> None:
@@ -69,6 +71,8 @@ def _feed(watch: _Watch, news: observations.News) -> None:
         watch.judge.add_label(one)
     for one in news.signalled:
         watch.judge.add_signals(one)
+    for unit, name, value in news.about_units:
+        watch.judge.add_unit_signal(unit, name, value)
     watch.position, watch.label_position = news.position, news.label_position
 
 

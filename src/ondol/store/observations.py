@@ -57,13 +57,7 @@ def signal(store: Store, values: Mapping[str, Mapping[str, float]]) -> int:
 
     :raises InputError: for a value that is not a finite number.
     """
-    rows = [(request, name, value) for request, named in values.items() for name, value in named.items()]
-    for request, name, value in rows:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise errors.InputError(
-                f"signal {name!r} is {value!r}", where=f"{request}.{name}", way_out="Give a finite number.",
-                code="INP-032",
-            )  # fmt: skip
+    rows = _finite(values)
     if not rows:
         return 0
     now, new = time.time(), 0
@@ -73,9 +67,41 @@ def signal(store: Store, values: Mapping[str, Mapping[str, float]]) -> int:
             new += tx.execute(
                 "INSERT INTO late_signals (request, name, value, at, seq) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (request, name) DO NOTHING",
-                (request, name, float(value), now, first + offset),
+                (request, name, value, now, first + offset),
             )
     return new
+
+
+def signal_units(store: Store, rollout: str, values: Mapping[str, Mapping[str, float]]) -> int:
+    """Join numbers to units of a rollout, seen already or not: `{unit: {"revenue": 12.5}}`.
+
+    Returns how many were new; the first value of a name stays.
+
+    :raises InputError: for a value that is not a finite number.
+    """
+    rows = _finite(values)
+    if not rows:
+        return 0
+    now, new = time.time(), 0
+    with store.write() as tx:
+        first = counters.reserve(tx, "labels", len(rows))
+        for offset, (unit, name, value) in enumerate(rows):
+            new += tx.execute(
+                "INSERT INTO unit_signals (rollout, unit, name, value, at, seq) VALUES (?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (rollout, unit, name) DO NOTHING",
+                (rollout, unit, name, value, now, first + offset),
+            )
+    return new
+
+
+def _finite(values: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, float]]:
+    rows = [(key, name, value) for key, named in values.items() for name, value in named.items()]
+    for key, name, value in rows:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise errors.InputError(
+                f"signal {name!r} is {value!r}", where=f"{key}.{name}", way_out="Give a finite number.", code="INP-032"
+            )
+    return [(key, name, float(value)) for key, name, value in rows]
 
 
 def _observation(row: Row) -> Observation:
@@ -125,10 +151,17 @@ class News:
     signalled: list[Observation]
     """Requests about which one number arrived, with only that in `signals`, in the order of the numbers."""
 
+    about_units: list[tuple[str, str, float]]
+    """Unit, name and value of numbers about whole units, in the order in which they arrived."""
+
     position: int
     """Pass these two on to the next call."""
 
     label_position: int
+
+    @property
+    def any(self) -> bool:
+        return bool(self.served or self.labelled or self.signalled or self.about_units)
 
 
 def news(store: Store, rollout: str, position: int = 0, label_position: int = 0) -> News:
@@ -157,12 +190,17 @@ def news(store: Store, rollout: str, position: int = 0, label_position: int = 0)
             "JOIN observations o ON o.id = s.request WHERE s.seq > ? AND o.rollout = ? AND o.seq <= ?",
             (label_position, rollout, position),
         )
+        units = tx.rows(
+            "SELECT unit, name, value FROM unit_signals WHERE seq > ? AND rollout = ? ORDER BY seq",
+            (label_position, rollout),
+        )
         newest = tx.row("SELECT value FROM counters WHERE name = 'labels'")
     labelled = sorted([row for row in fresh if row["joined"]] + late, key=lambda row: int(row["label_seq"]))
     return News(
         served=[codec.decode(row["body"], Observation) for row in fresh],
         labelled=[_observation(row) for row in labelled],
         signalled=[_signalled(row) for row in sorted(signals, key=lambda row: int(row["seq"]))],
+        about_units=[(row["unit"], row["name"], row["value"]) for row in units],
         position=fresh[-1]["seq"] if fresh else position,
         label_position=newest["value"] if newest else label_position,
     )
