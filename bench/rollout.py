@@ -8,7 +8,7 @@ of units in the candidate. Peers look once a minute at the candidate's error rat
 - tuned: the best fixed rule of a grid (absolute, or relative to stable in the same minute) for this very row: of those
   that roll back at most 1 % of healthy runs of this traffic, the one that costs the fewest candidate requests. It is
   chosen with the truth in hand, which nobody has;
-- ours: the share of α that the default policy gives to errors (0.005 of 0.01), looked at every second.
+- ours: the share of α that the default policy gives to errors (0.00675 of 0.01), looked at every second.
 
 Traffic is independent requests, or 2,000 units whose activity follows a power law, among them broken clients (2 % of
 units, half of all errors) that fail whoever serves them. "hurt" counts the candidate requests served until the
@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondol.records.rollout import JudgePolicy
-from ondol.rollout import eprocess, verdicts
+from ondol.rollout import calibration, eprocess, policies
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -67,15 +67,24 @@ class Runs:
     ours: Floats  # minute at which the e-process crossed, infinite if never, (runs,)
 
 
-def crossing_table(limit: float, most: int) -> Ints:
-    """Return for each number of stable units with an error how many candidate units prove harm."""
+def crossing_table(alpha: float, most: int) -> Ints:
+    """Return for each number of stable units with an error how many candidate units prove harm, with one step."""
+    together, alone = calibration.shares(1)
+    computed = calibration.line(SHARE, calibration.threshold(SHARE, round(alpha * alone, 12)))
+    computed = np.where(np.arange(len(computed)) + computed <= calibration.MOST, computed, 4 * most + 64)
+    table = villes_table(-math.log(alpha * together), most)
+    table[: len(computed)] = np.minimum(table[: len(computed)], computed)
+    return table
+
+
+def villes_table(limit: float, most: int) -> Ints:
+    """Return the same for the e-value of all units there will ever be."""
     stable = np.arange(most + 1)
     low, high = np.zeros(most + 1, dtype=np.int64), np.full(most + 1, 4 * most + 64, dtype=np.int64)
     while (low < high).any():
         middle = (low + high) // 2
         logs = eprocess.event_logs(stable, middle, SHARE)
-        top = logs.max(axis=1, keepdims=True)
-        crossed = (top[:, 0] + np.log(np.exp(logs - top).mean(axis=1))) >= limit
+        crossed = eprocess.mixed(logs) >= limit
         high, low = np.where(crossed, middle, high), np.where(crossed, low, middle + 1)
     return low
 
@@ -268,8 +277,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1000, help="runs per row (200 for a quick look)")
     runs = parser.parse_args().runs
-    began, limit = time.monotonic(), verdicts.harm_limit(JudgePolicy())
-    table = crossing_table(limit, 8000)
+    began, policy = time.monotonic(), JudgePolicy()
+    table = crossing_table(policies.alpha_of(policy, "error_rate"), 8000)
+    limit = policies.harm_limit(policy, "quality")
     print(f"{runs} runs a row; per rule: rolled back, median candidate requests until then")
     rows = []
     for index, setting in enumerate(settings()):

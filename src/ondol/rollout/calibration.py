@@ -35,15 +35,20 @@ def event_log_evidence(blocks: Sequence[Block], alpha: float, steps: int) -> flo
     :param steps: how many different weights a rollout can have. α is shared between each step alone, computed, and all
         of them together, by Ville's inequality.
     """
-    together = 0.1 if steps == 1 else 0.4
+    together, alone = shares(steps)
     found = [eprocess.event_log_e(blocks) + math.log(together)]
     for block in blocks:
         stable, candidate = (sum(row[arm] for row in block.counts) for arm in (1, 2))
-        share = (1 - together) / steps
-        line = threshold(block.weight, round(alpha * share, 12))
         if stable + candidate <= MOST:
-            found.append(eprocess.event_log_e([block]) - line - math.log(alpha))
+            reached = eprocess.event_log_e([block]) - threshold(block.weight, round(alpha * alone, 12))
+            found.append(reached - math.log(alpha))
     return max(found)
+
+
+def shares(steps: int) -> tuple[float, float]:
+    """Return the parts of α for all steps together and for each step alone."""
+    together = 0.1 if steps == 1 else 0.4
+    return together, (1 - together) / steps
 
 
 @lru_cache(maxsize=256)
