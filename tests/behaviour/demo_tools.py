@@ -17,7 +17,7 @@ from ondol.base.settings import Settings
 from ondol.data import drift
 from ondol.formats import project as projects
 from ondol.gates import rules
-from ondol.loop import actions, cycle, watch
+from ondol.loop import actions, walking, watch
 from ondol.loop.conductor import Conductor, Hands
 from ondol.records import codec
 from ondol.records.evaluation import Comparison, GateResult, Score
@@ -87,14 +87,15 @@ def settled(demo: Demo, service: str, seconds: float = 90.0) -> None:
     with demo.store() as store:
         conductor = Conductor(store, demo.settings, Hands())
         while time.monotonic() < deadline:
-            if not cycle.is_walking(demo.settings.home, service):
+            if not walking.is_walking(demo.settings.home, service):
                 state = conductor.state(service, project)
                 position = int(counters.fact(store, f"watch/{service}") or 0)
                 unseen = observations.has_after(store, service, position, project.models[service].monitor.window)
                 if (
                     not unseen
                     and not actions.next_actions(state)
-                    and not (state.drifted and not state.on_trial and not state.held)
+                    and not state.retraining
+                    and not (state.signals and not state.on_trial and not state.held)
                 ):
                     return
             time.sleep(0.2)

@@ -27,7 +27,7 @@ models:
 rollout:
   steps: [50, 100]
   judge: {metrics: [error_rate], margin: 0.05, min_requests: 20, bake_seconds: 0}
-retrain: {on: [drift]}
+retrain: {on: [drift], debounce: 0s, cool_down: 0s}
 """
 
 

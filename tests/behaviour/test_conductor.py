@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from tests.behaviour import loop_tools as tools
@@ -10,9 +14,10 @@ from tests.behaviour.loop_tools import MODEL, Shelf, Trainer
 
 from ondol.base.settings import Settings
 from ondol.formats import project as projects
-from ondol.loop import standing
+from ondol.loop import actions, alarms, fingerprints, standing
+from ondol.loop import signals as signalling
 from ondol.loop.conductor import Conductor, Hands
-from ondol.store import loads, rollouts, routes
+from ondol.store import alerts, loads, rollouts, routes, signals
 from ondol.store.connection import Store
 
 
@@ -140,41 +145,160 @@ def test_an_alias_moved_to_a_release_that_was_never_tried_is_a_proposal(
 def test_drift_is_answered_by_one_retraining(store: Store, conducted: tuple[Conductor, Shelf, Trainer]) -> None:
     conductor, _, trainer = conducted
     stable = tools.serving(store)
-    drift = tools.decided(store, "drift", "drift", release=stable)
+    tools.decided(store, "drift", "drift", release=stable)
     conductor.slow()
-    assert trainer.started == [drift]
+    (retraining,) = trainer.started
     trainer.busy = True
     conductor.slow()
-    tools.decided(store, "gate", "fail", because=drift, champion=stable, release="")
+    tools.decided(store, "gate", "fail", because=retraining, champion=stable, release="")
     trainer.busy = False
     conductor.slow()
     tools.decided(store, "drift", "drift", release=stable)  # the next window drifts as well: the same would come of it
     conductor.slow()
-    assert trainer.started == [drift]
+    assert trainer.started == [retraining]
     assert tools.actions(store, "retrain") == ["retrain"]
+    (answered,) = signals.retrainings(store, MODEL)
+    assert (answered.state, answered.verdict) == ("done", "fail")
+    assert [one.retraining for one in signals.every(store, MODEL)] == [retraining]
 
 
-def test_a_retraining_that_vanished_is_started_again_and_decided_once(
-    store: Store, conducted: tuple[Conductor, Shelf, Trainer]
+class Hours:
+    """A clock that is moved by hand."""
+
+    def __init__(self, start: float) -> None:
+        self.time = start
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+def test_a_retraining_that_fails_or_vanishes_is_tried_again_ever_later_and_given_up(
+    home: Settings, store: Store
 ) -> None:
-    conductor, _, trainer = conducted
-    drift = tools.decided(store, "drift", "drift", release=tools.serving(store))
+    tools.project(home)
+    tools.decided(store, "drift", "drift", release=tools.serving(store))
+    trainer, hours = Trainer(), Hours(time.time())
+    conductor = Conductor(store, home, Hands(retraining=trainer), hours)
+    begun: list[int] = []
+    for second in range(1000):
+        conductor.slow()
+        if len(trainer.started) > len(begun):
+            begun.append(second)
+        hours.sleep(1)
+    assert begun == [0, 60, 180]  # 3 attempts; one minute, two minutes, four minutes
+    assert len(set(trainer.started)) == 1
+    said = [(one.action, one.verdict) for one in reversed(rollouts.decisions(store, MODEL, "retrain"))]
+    assert said == [("retrain", "started"), ("retrain", "given up")]
+    assert "loop retrain m" in rollouts.decisions(store, MODEL, "retrain")[0].reason
+    signalling.by_hand(store, MODEL, "try again", hours.now())
     conductor.slow()
-    conductor.slow()  # nobody retrains, and nothing came of it: it was killed
-    assert trainer.started == [drift, drift]
-    assert tools.actions(store, "retrain") == ["retrain"]
+    assert len(set(trainer.started)) == 2
+    alarms.look(store)
+    assert sorted(one.kind for one in alerts.every(store)) == ["drift", "retrain"]
 
 
-def test_a_retraining_that_failed_is_not_tried_for_ever(
-    store: Store, conducted: tuple[Conductor, Shelf, Trainer]
-) -> None:
-    conductor, _, trainer = conducted
+def test_signals_are_debounced_answered_together_and_cooled_down(home: Settings, store: Store) -> None:
+    tools.project(
+        home,
+        tools.PROJECT.replace(
+            "on: [drift], debounce: 0s, cool_down: 0s", "on: [drift, quality], debounce: 30s, cool_down: 1h"
+        ),
+    )
     stable = tools.serving(store)
-    drift = tools.decided(store, "drift", "drift", release=stable)
+    trainer, hours = Trainer(), Hours(time.time())
+    conductor = Conductor(store, home, Hands(retraining=trainer), hours)
+    tools.decided(store, "drift", "drift", release=stable)
     conductor.slow()
-    tools.decided(store, "retrain", "failed", because=drift, release=stable)
+    hours.sleep(20)
+    tools.decided(store, "quality", "degraded", release=stable)
     conductor.slow()
-    assert trainer.started == [drift]
+    assert trainer.started == []
+    assert "debounce" in actions.waits_for(conductor.state(MODEL, projects.load(home.project)))
+    hours.sleep(11)
+    conductor.slow()
+    assert len(trainer.started) == 1
+    assert len(signals.retrainings(store, MODEL)[0].signals) == 2
+    tools.decided(store, "gate", "fail", because=trainer.started[0], champion=stable, release="")
+    conductor.slow()
+    route, other = routes.get(store, MODEL), tools.release(store, "2")
+    assert route is not None
+    routes.put(store, replace(route, stable=other))
+    tools.decided(store, "drift", "drift", release=other)
+    for _ in range(3):
+        hours.sleep(1000)
+        conductor.slow()
+    assert len(trainer.started) == 1
+    hours.sleep(1000)
+    conductor.slow()
+    assert len(trainer.started) == 2
+    signalling.by_hand(store, MODEL, "now", hours.now())
+    tools.decided(store, "gate", "fail", because=trainer.started[1], champion=other, release="")
+    conductor.slow()
+    conductor.slow()
+    assert len(trainer.started) == 3  # a person waits for nothing
+
+
+def test_a_schedule_that_was_missed_is_caught_up_once(home: Settings, store: Store) -> None:
+    tools.project(home, tools.PROJECT.replace("on: [drift]", 'on: ["0 3 * * *"], timezone: Asia/Seoul'))
+    stable = tools.serving(store)
+    trainer, hours = Trainer(), Hours(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp())
+    conductor = Conductor(store, home, Hands(retraining=trainer), hours)
+    conductor.slow()
+    assert trainer.started == []  # what was due before is nobody's
+    hours.sleep(5 * 86_400)  # nobody looked for five days
+    conductor.slow()
+    conductor.slow()
+    assert len(trainer.started) == 1
+    (heard,) = signals.every(store, MODEL)
+    assert heard.key.endswith("2026-11-24T18:00:00.000Z")  # three in the morning in Seoul
+    tools.decided(store, "gate", "fail", because=trainer.started[0], champion=stable, release="")
+    hours.sleep(86_400)
+    conductor.slow()
+    conductor.slow()
+    assert len(trainer.started) == 2
+
+
+def test_new_data_and_changed_files_are_heard_once_a_walk(home: Settings, store: Store) -> None:
+    text = tools.PROJECT.replace("on: [drift]", "on: [data, change], data: ['data/*.csv', 'sqlite:///t.db#rows']")
+    tools.project(home, text)
+    stable = tools.serving(store)
+    (home.project / "data").mkdir()
+    (home.project / "data/a.csv").write_text("1")
+    (home.project / "pipeline.py").write_text("a pipeline")
+    table = sqlite3.connect(home.project / "t.db")
+    table.execute("CREATE TABLE rows (x)")
+    table.commit()
+    project, trainer = projects.load(home.project), Trainer()
+    conductor = Conductor(store, home, Hands(retraining=trainer))
+
+    def heard() -> list[str]:
+        for _ in range(3):
+            conductor.slow()
+        kinds = [str(one.kind) for one in signals.unanswered(store, MODEL)]
+        if trainer.started and (going_on := signals.going_on(store, MODEL)):
+            kinds = [one.kind for one in signals.every(store, MODEL) if one.retraining == going_on.id]
+            fingerprints.walked(store, home.project, project, MODEL)
+            tools.decided(store, "gate", "fail", because=going_on.id, champion=stable, release="")
+            conductor.slow()
+        return kinds
+
+    assert heard() == []
+    (home.project / "data/b.csv").write_text("2")
+    assert heard() == ["data"]
+    assert heard() == []
+    (home.project / "data/b.csv").unlink()  # as it was before: news all the same
+    assert heard() == ["data"]
+    table.execute("INSERT INTO rows VALUES (1)")
+    table.commit()
+    table.close()
+    assert heard() == ["data"]
+    (home.project / "pipeline.py").write_text("another pipeline")
+    assert heard() == ["change"]
+    assert heard() == []
+    assert len(trainer.started) == 4
 
 
 @pytest.mark.parametrize("why", ["held", "stable since", "another release", "on trial", "not asked for"])
@@ -191,7 +315,7 @@ def test_when_drift_starts_nothing(
     elif why == "on trial":
         tools.passed(store, "2")
     elif why == "not asked for":
-        tools.project(home, tools.PROJECT.replace("retrain: {on: [drift]}", ""))
+        tools.project(home, tools.PROJECT.replace("on: [drift], ", ""))
     for _ in range(2):
         conductor.slow()
     assert trainer.started == []

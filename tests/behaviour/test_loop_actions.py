@@ -8,9 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ondol.loop import actions
-from ondol.loop.actions import ModelState, PointAlias, Retrain, StartRollout, Supersede
+from ondol.loop.actions import ModelState, PointAlias, Retrain, Settle, StartRollout, Supersede, WalkAgain
+from ondol.records.project import RetrainSpec
+from ondol.records.signal import Retraining, Signal
 
-QUIET = ModelState("flights", stable="r1", champion="1", serving_version="1", retrain_on_drift=True)
+DRIFT = Signal("sig-1", 0.0, "flights", "drift", "drift/r1", "2 columns drifted")
+GOING_ON = Retraining("ret-1", 0.0, "flights", ("sig-1",), "drift", attempts=1, next_at=60.0)
+QUIET = ModelState("flights", stable="r1", champion="1", serving_version="1", now=1000.0)
 
 
 def test_nothing_to_do_when_everything_is_as_it_should_be() -> None:
@@ -25,16 +29,43 @@ def test_the_newest_release_that_passed_is_tried_and_older_ones_are_not() -> Non
 
 
 def test_one_trial_at_a_time_and_no_retraining_during_it() -> None:
-    busy = replace(QUIET, on_trial="r2", waiting=("r3",), drifted="decision-1")
+    busy = replace(QUIET, on_trial="r2", waiting=("r3",), signals=(DRIFT,))
     assert actions.next_actions(busy) == ()
 
 
-def test_drift_is_answered_once_and_only_where_the_project_asks_for_it() -> None:
-    drifted = replace(QUIET, drifted="decision-1")
-    assert actions.next_actions(drifted) == (Retrain("flights", "decision-1"),)
-    assert actions.next_actions(replace(drifted, retraining=True)) == ()
-    assert actions.next_actions(replace(drifted, retrain_on_drift=False)) == ()
-    assert actions.next_actions(replace(drifted, held="an audit")) == ()
+def test_signals_are_answered_together_once_and_only_when_nothing_else_goes_on() -> None:
+    drifted = replace(QUIET, signals=(DRIFT, replace(DRIFT, id="sig-2", kind="quality")))
+    assert actions.next_actions(drifted) == (Retrain("flights", drifted.signals),)
+    for busy in ({"walking": True}, {"can_retrain": False}, {"held": "an audit"}, {"now": 1.0}, {"ended_at": 900.0}):
+        assert actions.next_actions(replace(drifted, **busy)) == ()
+    by_hand = replace(drifted, signals=(replace(DRIFT, kind="hand"),), ended_at=900.0)
+    assert len(actions.next_actions(by_hand)) == 1
+
+
+def test_a_walk_that_came_to_no_gate_is_made_again_until_the_attempts_are_used_up() -> None:
+    going_on = replace(QUIET, retraining=GOING_ON, signals=(DRIFT,))
+    assert actions.next_actions(replace(going_on, walking=True)) == ()
+    assert actions.next_actions(replace(going_on, now=59.0)) == ()
+    assert actions.next_actions(going_on) == (WalkAgain("flights", GOING_ON),)
+    last = replace(GOING_ON, attempts=3)
+    assert actions.next_actions(replace(going_on, retraining=last)) == (Settle("flights", last, ""),)
+    assert actions.next_actions(replace(going_on, verdict="fail")) == (Settle("flights", GOING_ON, "fail"),)
+
+
+def test_it_says_what_it_waits_for() -> None:
+    states = {
+        "next look": replace(QUIET, signals=(DRIFT,)),
+        "first release": ModelState("flights"),
+        "verdict on the candidate": replace(QUIET, on_trial="r2", signals=(DRIFT,)),
+        "walk that is going on": replace(QUIET, walking=True),
+        "held: an audit": replace(QUIET, held="an audit", signals=(DRIFT,)),
+        "walk 1 of 3": replace(QUIET, retraining=GOING_ON, now=10.0),
+        "debounce": replace(QUIET, signals=(DRIFT,), now=1.0),
+        "no `retrain.on`": QUIET,
+        "a signal (drift)": replace(QUIET, policy=RetrainSpec(on=("drift",))),
+    }
+    for said, state in states.items():
+        assert said in actions.waits_for(state)
 
 
 def test_the_alias_follows_what_serves_and_a_new_one_is_a_proposal() -> None:
@@ -54,9 +85,11 @@ digests = st.sampled_from(["", "r1", "r2", "r3"])
         stable=digests,
         on_trial=digests,
         waiting=st.lists(st.sampled_from(["r2", "r3", "r4"]), unique=True).map(tuple),
-        drifted=st.sampled_from(["", "decision-1"]),
-        retraining=st.booleans(),
-        retrain_on_drift=st.booleans(),
+        signals=st.sampled_from([(), (DRIFT,)]),
+        retraining=st.sampled_from([None, GOING_ON]),
+        walking=st.booleans(),
+        verdict=st.sampled_from(["", "pass", "fail"]),
+        now=st.sampled_from([0.0, 1000.0]),
     )
 )
 def test_never_two_trials_and_never_a_trial_without_something_to_compare_with(state: ModelState) -> None:
@@ -65,4 +98,7 @@ def test_never_two_trials_and_never_a_trial_without_something_to_compare_with(st
     assert len(trials) <= 1
     if state.on_trial or not state.stable:
         assert not trials
-    assert sum(isinstance(one, Retrain) for one in found) <= (not state.retraining)
+    walks = [one for one in found if isinstance(one, (Retrain, WalkAgain))]
+    assert len(walks) <= (not state.walking)
+    assert not (walks and state.on_trial)
+    assert not (state.retraining and any(isinstance(one, Retrain) for one in found))

@@ -18,7 +18,7 @@ from tests.conftest import RunningOndol
 from ondol.app import looping
 from ondol.base import errors, progress
 from ondol.formats import project as projects
-from ondol.loop import cycle
+from ondol.loop import cycle, walking
 from ondol.loop.conductor import Conductor, Hands
 from ondol.loop.context import Context
 from ondol.registry.client import RegistryClient
@@ -220,7 +220,7 @@ def test_one_walk_at_a_time(around: tuple[Context, str]) -> None:
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["conflict: CON-011", "pass"]
-    assert not cycle.is_walking(context.settings.home, name)
+    assert not walking.is_walking(context.settings.home, name)
 
 
 def test_a_retraining_whose_pipeline_fails_leaves_a_decision(around: tuple[Context, str]) -> None:

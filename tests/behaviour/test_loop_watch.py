@@ -15,11 +15,11 @@ from tests.behaviour.loop_tools import MODEL
 
 from ondol.base.settings import Settings
 from ondol.formats import project as projects
+from ondol.loop import signals as signalling
 from ondol.loop import watch
-from ondol.loop.conductor import Conductor, Hands
 from ondol.records.project import MonitorSpec
 from ondol.records.rollout import Decision, Observation
-from ondol.store import counters, observations, rollouts, routes
+from ondol.store import counters, observations, rollouts, routes, signals
 from ondol.store.blobs import Blobs
 from ondol.store.connection import Store
 
@@ -160,12 +160,12 @@ def test_requests_that_failed_are_left_out_and_stop_nothing(watched: Watched) ->
 
 def test_too_few_to_tell_does_not_hide_drift_that_was_found(home: Settings, watched: Watched) -> None:
     tools.project(home)
-    conductor = Conductor(watched.store, home, Hands(retraining=tools.Trainer()))
     watched.send(rows(200, watched.generator, shift=1.5))
     watched.send(rows(200, watched.generator), status=503)
     drift, _ = watched.look(), watched.look()
     assert drift is not None
-    assert conductor.state(MODEL, projects.load(home.project)).drifted == drift.id
+    assert signalling.look(watched.store, home, projects.load(home.project), MODEL, time.time()) == 1
+    assert signals.unanswered(watched.store, MODEL)[0].evidence["decision"] == drift.id
 
 
 def test_a_release_without_a_reference_is_passed_over(watched: Watched) -> None:

@@ -64,7 +64,10 @@ def test_the_file_of_the_design_is_read() -> None:
         ),
         ("name: x\nmodels: {m: {pipeline: a, model: b}}", "evaluate"),
         ("name: x\nrollout: fast", "rollout"),
-        ("name: x\nretrain: {on: [drift, '0 3 * * *']}", "'0 3 . . .' is not honoured yet"),
+        ("name: x\nretrain: {on: [drift, '0 25 * * *']}", "hour: '25' is not 0 to 23"),
+        ("name: x\nretrain: {on: [storms]}", "nothing is called 'storms'"),
+        ("name: x\nretrain: {on: [data]}", "belong together"),
+        ("name: x\nretrain: {on: drift, cool_down: soon}", "'soon' is no span of time"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, message: str) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from ondol.base.settings import Settings
 from ondol.loop.conductor import Conductor, Hands
 from ondol.registry.models import RegisteredModel
-from ondol.store import counters, rollouts
+from ondol.store import counters, rollouts, routes, signals
 from ondol.store.connection import Store
 from tests.behaviour import loop_tools as tools
 
@@ -56,7 +56,7 @@ class Shelf(tools.Shelf):
 
 class Trainer(tools.Trainer):
     def start(self, model, because):
-        champion = rollouts.decision(store, because).evidence["release"]
+        champion = routes.get(store, "m").stable
         tools.decided(store, "gate", "fail", because=because, champion=champion, release="")
 
 
@@ -71,7 +71,7 @@ for turn in range(60):
     if promoted and not rollouts.decisions(store, "m", "drift"):
         acting = False
         tools.decided(store, "drift", "drift", release=promoted[0].evidence["candidate"])
-    if tools.actions(store, "retrain"):
+    if tools.actions(store, "retrain") and not signals.going_on(store, "m"):
         break
 conductor.slow()
 print(writes, dict(conductor._hands.errors))
@@ -93,7 +93,7 @@ def prepared(folder: Path) -> Settings:
     """One release serves, two have passed their gate."""
     folder.mkdir()
     settings = Settings(home=folder / ".ondol", project=folder)
-    tools.project(settings)
+    tools.project(settings, tools.PROJECT.replace("cool_down: 0s", "cool_down: 0s, back_off: 0s"))
     with Store(settings.database) as store:
         tools.serving(store, "1")
         counters.put_fact(store, "test/champion", "1")

@@ -9,7 +9,7 @@ from functools import partial
 from ondol.app import running
 from ondol.backends.local import inference_service
 from ondol.base.settings import Settings
-from ondol.loop import cycle
+from ondol.loop import walking
 from ondol.loop.conductor import Conductor, Hands
 from ondol.registry.client import RegistryClient
 from ondol.store.connection import Store
@@ -39,7 +39,7 @@ class ChildProcesses:
     def running(self, model: str) -> bool:
         """Whether somebody walks round the model's loop now, a child of ours or not."""
         child = self._children.get(model)
-        return (child is not None and child.poll() is None) or cycle.is_walking(self._settings.home, model)
+        return (child is not None and child.poll() is None) or walking.is_walking(self._settings.home, model)
 
 
 def make(store: Store, settings: Settings) -> Conductor:

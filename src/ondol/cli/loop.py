@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -37,7 +38,7 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.argument("model", required=False)
 @click.option("--once", is_flag=True, help="Stop after the gate; without it the verdict of the canary is awaited too.")
 @click.option("-p", "--parameter", "pairs", multiple=True, help="Override a pipeline parameter: NAME=VALUE.")
-@click.option("--because", default="", hidden=True, help="Decision that asks for a retraining.")
+@click.option("--because", default="", hidden=True, help="The retraining that asks for the walk.")
 @output.json_option
 def run(model: str | None, once: bool, pairs: tuple[str, ...], because: str, as_json: bool) -> int:
     """Make, evaluate and gate every model and application of the project (or the one named), and serve what passes.
@@ -54,7 +55,7 @@ def run(model: str | None, once: bool, pairs: tuple[str, ...], because: str, as_
     from ondol.base import progress
     from ondol.cli.progress import Lines
     from ondol.formats import project as projects
-    from ondol.loop import application_cycle, cycle
+    from ondol.loop import application_cycle, cycle, walking
     from ondol.records import codec
     from ondol.store import routes
 
@@ -71,9 +72,11 @@ def run(model: str | None, once: bool, pairs: tuple[str, ...], because: str, as_
                 watch.say(f"[bold]{name}[/]")
             outcome: cycle.Outcome | application_cycle.ApplicationOutcome
             if name in project.applications:
-                outcome = application_cycle.walk(context, name, looping.opener(store, settings))
+                outcome = application_cycle.walk(
+                    context, name, looping.opener(store, settings), because=because or walking.ASKED_FOR
+                )
             else:
-                outcome = cycle.walk(context, name, _parameters(pairs), because or cycle.ASKED_FOR)
+                outcome = cycle.walk(context, name, _parameters(pairs), because or walking.ASKED_FOR)
             decisions.append(outcome.decision)
             if outcome.decision.verdict == "pass" and outcome.release is not None:
                 route = routes.get(store, name)
@@ -88,7 +91,7 @@ def run(model: str | None, once: bool, pairs: tuple[str, ...], because: str, as_
 @group.command()
 @output.json_option
 def status(as_json: bool) -> None:
-    """Show where every model stands: what serves, what is on trial, what waits, what comes next.
+    """Show where every model and application stands: what serves, what is on trial, what waits, and for what.
 
     \b
     Example:
@@ -106,24 +109,52 @@ def status(as_json: bool) -> None:
         settings = replace(settings, control=live.control, data=live.data)
     with contexts.open_store(settings) as store:
         conductor = conducting.make(store, settings)
-        states = [conductor.state(name, project) for name in project.models]
+        states = [conductor.state(name, project) for name in (*project.models, *project.applications)]
     rows = [
         [
             one.model,
             hashing.short(one.stable) or "nothing yet",
             hashing.short(one.on_trial) or "-",
             ", ".join(hashing.short(each) for each in one.waiting) or "-",
-            one.drifted or "-",
+            ", ".join(dict.fromkeys(each.kind for each in one.signals)) or "-",
             ", ".join(type(each).__name__ for each in actions.next_actions(one)) or "nothing to do",
+            actions.waits_for(one),
         ]
         for one in states
     ]
-    columns = ["model", "serves", "on trial", "waiting", "drift", "next"]
+    columns = ["model", "serves", "on trial", "waiting", "signals", "next", "waits for"]
     output.emit(
-        [codec.plain(one) for one in states],
+        [{**codec.plain(one), "waits_for": actions.waits_for(one)} for one in states],
         as_json,
-        lambda: output.table(columns, rows, empty="no models in ondol.yaml"),
+        lambda: output.table(columns, rows, empty="no models and no applications in ondol.yaml"),
     )
+
+
+@group.command()
+@click.argument("name")
+@click.option("--reason", default="asked for by hand", show_default=True, help="Why; kept with the decision.")
+@output.json_option
+def retrain(name: str, reason: str, as_json: bool) -> None:
+    """Ask the conductor to go round the loop of model or application NAME again, at its next look.
+
+    Waits for no cool-down and no debounce. A trial that is going on, or a hold, comes first. `ondol loop run` walks in
+    the foreground instead.
+
+    \b
+    Example:
+      ondol loop retrain flights --reason "the labels of October are corrected"
+    """
+    import time
+
+    from ondol.app import running
+    from ondol.loop import signals
+
+    settings = contexts.load_settings()
+    _known(settings.project, name)
+    with contexts.open_store(settings) as store:
+        heard = signals.by_hand(store, name, reason, time.time())
+    away = "" if running.find(settings.home) else " (Ondol is not running: `ondol up`)"
+    output.emit(heard, as_json, lambda: print(f"heard: {heard.id}; `ondol loop status` shows what becomes of it{away}"))
 
 
 @group.command()
@@ -146,16 +177,26 @@ def release(model: str) -> None:
     _set_hold(model, "")
 
 
-def _set_hold(model: str, reason: str) -> None:
+def _known(folder: Path, name: str) -> None:
+    """Refuse what the project does not name.
+
+    :raises NotFoundError: NOF-011.
+    """
     from ondol.base import errors
     from ondol.formats import project as projects
+
+    project = projects.load(folder)
+    names = (*project.models, *project.applications)
+    if name not in names:
+        known = ", ".join(names) or "none"
+        raise errors.NotFoundError(f"no model {name!r} in the project", way_out=f"There are: {known}.", code="NOF-011")
+
+
+def _set_hold(model: str, reason: str) -> None:
     from ondol.loop import standing
 
     settings = contexts.load_settings()
-    project = projects.load(settings.project)
-    if model not in project.models:
-        known = ", ".join(project.models) or "none"
-        raise errors.NotFoundError(f"no model {model!r} in the project", way_out=f"There are: {known}.", code="NOF-011")
+    _known(settings.project, model)
     with contexts.open_store(settings) as store:
         standing.hold(store, model, reason)
     print(f"retraining of {model} is " + (f"held: {reason}" if reason else "released"))

@@ -14,9 +14,11 @@ from typing import Any
 
 import yaml
 
-from ondol.base import errors, settings
+from ondol.base import duration, errors, settings
+from ondol.formats import cron
 from ondol.records import codec
-from ondol.records.project import Project
+from ondol.records.project import Project, RetrainSpec
+from ondol.records.signal import TRIGGERS
 
 
 def load(folder: Path) -> Project:
@@ -56,8 +58,33 @@ def parse(text: str, where: str = settings.PROJECT_FILE) -> Project:
         project = codec.typed(value, Project)
     except errors.InputError as error:
         raise errors.InputError(error.message, where=where, code="INP-011") from error
+    _check_retrain(project.retrain, where)
     _refuse_what_has_no_effect(project, where)
     return project
+
+
+def _check_retrain(retrain: RetrainSpec, where: str) -> None:
+    """Read everything once that the conductor will need.
+
+    :raises InputError: naming what it could not use.
+    """
+    for trigger in retrain.on:
+        if cron.is_cron(trigger):
+            cron.parse(trigger, retrain.timezone, f"{where}: retrain.on")
+        elif trigger not in TRIGGERS:
+            raise errors.InputError(
+                f"retrain.on: nothing is called {trigger!r}", where=where, code="INP-453",
+                way_out=f"There are {', '.join(TRIGGERS)} and cron expressions such as '0 3 * * *'.",
+            )  # fmt: skip
+    for name in ("debounce", "cool_down", "back_off"):
+        duration.seconds(getattr(retrain, name), f"{where}: retrain.{name}")
+    if retrain.attempts < 1:
+        raise errors.InputError(f"retrain.attempts is {retrain.attempts}", where=where, code="INP-453")
+    if ("data" in retrain.on) != bool(retrain.data):
+        raise errors.InputError(
+            "retrain.on: data and retrain.data belong together", where=where, code="INP-453",
+            way_out="Write `retrain: {on: [data], data: [flights.csv]}`.",
+        )  # fmt: skip
 
 
 def _refuse_what_has_no_effect(project: Project, where: str) -> None:
@@ -69,14 +96,6 @@ def _refuse_what_has_no_effect(project: Project, where: str) -> None:
                 where=where,
                 way_out="Write either `command`, or `packages` and `python`.",
                 code="INP-011",
-            )
-    for trigger in project.retrain.on:
-        if trigger != "drift":
-            raise errors.UnsupportedError(
-                f"retrain.on: {trigger!r} is not honoured yet; only `drift` is",
-                where=where,
-                way_out="Let the system's own scheduler run `ondol loop run MODEL --once`.",
-                code="UNS-014",
             )
     if project.retrain.pipeline and any(
         project.retrain.pipeline != model.pipeline for model in project.models.values()
@@ -107,8 +126,9 @@ def _with_short_forms(value: dict[str, Any], where: str) -> dict[str, Any]:
         value["indexes"] = {name: {"path": one} if isinstance(one, str) else one for name, one in indexes.items()}
     if isinstance(retrain := value.get("retrain"), dict):
         retrain = {("on" if key is True else key): item for key, item in retrain.items()}
-        if isinstance(retrain.get("on"), str):
-            retrain["on"] = [retrain["on"]]
+        for key in ("on", "data"):
+            if isinstance(retrain.get(key), str):
+                retrain[key] = [retrain[key]]
         value["retrain"] = retrain
     if isinstance(images := value.get("images"), dict):
         value["images"] = {str(pattern): {} if one == "python" else one for pattern, one in images.items()}

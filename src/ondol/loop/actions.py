@@ -6,12 +6,16 @@ Must not do I/O.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from ondol.base import clock, duration
+from ondol.records.project import RetrainSpec
+from ondol.records.signal import Retraining, Signal
 
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """What is on record about one model."""
+    """What is on record about one model or application."""
 
     model: str
     stable: str = ""
@@ -23,14 +27,29 @@ class ModelState:
     waiting: tuple[str, ...] = ()
     """Releases that passed the gate and were never put on trial, oldest first."""
 
-    drifted: str = ""
-    """The newest finding of drift that no retraining has answered; empty when there is none."""
+    signals: tuple[Signal, ...] = ()
+    """Reasons to retrain that nobody answers yet, oldest first."""
 
-    retraining: bool = False
+    retraining: Retraining | None = None
+    """The answer that has not ended."""
+
+    walking: bool = False
+    """Whether some process walks round its loop now."""
+
+    verdict: str = ""
+    """The gate's verdict on the candidate of `retraining`, once there is one."""
+
+    ended_at: float = 0.0
+    """When the last retraining ended, seconds since the epoch."""
+
     held: str = ""
     """Why somebody holds retraining back; empty when nobody does."""
 
-    retrain_on_drift: bool = False
+    policy: RetrainSpec = field(default_factory=RetrainSpec)
+    now: float = 0.0
+    can_retrain: bool = True
+    """Whether there is somebody who would walk."""
+
     champion: str = ""
     """Version the alias `champion` points to."""
 
@@ -60,10 +79,28 @@ class Supersede:
 
 @dataclass(frozen=True, slots=True)
 class Retrain:
-    """Go through the loop again because of a finding."""
+    """Answer signals by going through the loop again."""
 
     model: str
-    because: str
+    signals: tuple[Signal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WalkAgain:
+    """A retraining whose walk failed or vanished is walked again."""
+
+    model: str
+    retraining: Retraining
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """A retraining has come to its gate, or is not tried any more."""
+
+    model: str
+    retraining: Retraining
+    verdict: str
+    """The gate's; empty: given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +111,46 @@ class PointAlias:
     version: str
 
 
-Action = StartRollout | Supersede | Retrain | PointAlias
+Action = StartRollout | Supersede | Retrain | WalkAgain | Settle | PointAlias
 
 
 def next_actions(state: ModelState) -> tuple[Action, ...]:
     """Return what to do about one model now; nothing when everything is as it should be."""
     actions: list[Action] = []
-    if state.waiting and state.stable and not state.on_trial:
+    if state.retraining is not None and state.verdict:
+        actions.append(Settle(state.model, state.retraining, state.verdict))
+    elif state.waiting and state.stable and not state.on_trial:
         newest = state.waiting[-1]
         actions += [Supersede(state.model, older, newest) for older in state.waiting[:-1]]
         actions.append(StartRollout(state.model, newest))
-    elif state.drifted and state.retrain_on_drift and not (state.held or state.retraining or state.on_trial):
-        actions.append(Retrain(state.model, state.drifted))
+    else:
+        actions += _about_retraining(state)
     if state.serving_version and state.champion and state.serving_version != state.champion:
         actions += _about_alias(state, bool(actions))
     return tuple(actions)
+
+
+def _about_retraining(state: ModelState) -> list[Action]:
+    if not state.can_retrain or state.walking:
+        return []
+    if state.retraining is not None:
+        if state.retraining.attempts >= state.policy.attempts and state.now >= state.retraining.next_at:
+            return [Settle(state.model, state.retraining, "")]
+        if state.held or state.on_trial or state.now < state.retraining.next_at:
+            return []
+        return [WalkAgain(state.model, state.retraining)]
+    if state.held or state.on_trial or not state.signals or state.now < earliest(state):
+        return []
+    return [Retrain(state.model, state.signals)]
+
+
+def earliest(state: ModelState) -> float:
+    """Return when the signals may be answered: by hand at once, else after the debounce and the cool-down."""
+    if any(one.kind == "hand" for one in state.signals):
+        return 0.0
+    first = min((one.at for one in state.signals), default=0.0)
+    cool_down = state.ended_at + duration.seconds(state.policy.cool_down) if state.ended_at else 0.0
+    return max(first + duration.seconds(state.policy.debounce), cool_down)
 
 
 def _about_alias(state: ModelState, busy: bool) -> list[Action]:
@@ -98,3 +160,25 @@ def _about_alias(state: ModelState, busy: bool) -> list[Action]:
     if state.proposed:
         return [StartRollout(state.model, state.proposed)]
     return [PointAlias(state.model, state.serving_version)]
+
+
+def waits_for(state: ModelState) -> str:
+    """Return in one sentence what the loop of a model waits for."""
+    if next_actions(state):
+        return "the conductor's next look"
+    if not state.stable:
+        return f"a first release: `ondol loop run {state.model}` makes one"
+    if state.on_trial:
+        return f"the verdict on the candidate: `ondol rollout status {state.model}`"
+    if state.walking:
+        return "the walk that is going on to end"
+    if (state.signals or state.retraining) and state.held:
+        return f"somebody to release retraining, which is held: {state.held}"
+    if state.retraining is not None:
+        begun, most = state.retraining.attempts, state.policy.attempts
+        return f"walk {begun} of {most} to begin or the next one, at {clock.iso(state.retraining.next_at)}"
+    if state.signals:
+        reasons = ", ".join(sorted({one.kind for one in state.signals}))
+        return f"{clock.iso(earliest(state))} to answer {reasons} (debounce and cool-down)"
+    heard = ", ".join(state.policy.on)
+    return f"a signal ({heard})" if heard else "somebody to run the loop: ondol.yaml says no `retrain.on`"

@@ -17,8 +17,8 @@ from ondol.evaluation.api import run_anywhere
 from ondol.formats import eval_suite
 from ondol.gates import rules
 from ondol.loop.context import Context
-from ondol.loop.cycle import ASKED_FOR
 from ondol.loop.saying import said
+from ondol.loop.walking import ASKED_FOR, alone
 from ondol.records import codec
 from ondol.records.evaluation import Comparison, EvalSample, GateResult, SuiteReport
 from ondol.records.project import ApplicationSpec
@@ -55,7 +55,11 @@ def walk(
     :param spec: instead of what the project says: a candidate with another index, threshold …
     :raises NotFoundError: when the project has no such application or suite.
     """
-    spec = spec or spec_of(context, name)
+    with alone(context, name, because):
+        return _walk(context, name, opened, spec or spec_of(context, name), because)
+
+
+def _walk(context: Context, name: str, opened: Open, spec: ApplicationSpec, because: str) -> ApplicationOutcome:
     suite = suite_of(context, name, spec)
     release = application_release.build_release(context.store, context.settings, name, spec, context.project.llms)
     route = routes.get(context.store, name)
@@ -70,6 +74,7 @@ def walk(
     context.progress.finish("gate", said(gate))
     evidence = {
         "because": because,
+        "retraining": "" if because == ASKED_FOR else because,
         "suite": suite.name,
         "dataset": report.dataset,
         "champion": champion.digest if champion else "",

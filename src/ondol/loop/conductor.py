@@ -14,18 +14,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from ondol.base import errors, hashing, ids
+from ondol.base import clock, duration, errors, hashing, ids
 from ondol.base.settings import Settings
 from ondol.formats import project as projects
 from ondol.loop import actions, alarms, standing, watch
+from ondol.loop import signals as signalling
 from ondol.loop.actions import Action, ModelState
-from ondol.loop.cycle import ASKED_FOR
 from ondol.monitoring import pulse
-from ondol.records.project import Project
+from ondol.records.project import Project, RetrainSpec
 from ondol.records.rollout import Decision
+from ondol.records.signal import Retraining, RetrainingState
 from ondol.registry.models import RegisteredModel
 from ondol.rollout import controller
-from ondol.store import releases, rollouts, routes
+from ondol.store import releases, rollouts, routes, signals
 from ondol.store.blobs import Blobs
 from ondol.store.connection import Store
 
@@ -43,7 +44,7 @@ class Aliases(Protocol):
     def set_alias(self, name: str, alias: str, version: str) -> None: ...
 
 
-class Retraining(Protocol):
+class Walker(Protocol):
     """Somebody else's process that walks round the loop."""
 
     def start(self, model: str, because: str) -> None: ...
@@ -59,7 +60,7 @@ class Hands:
     """Controllers of resources, called every tick."""
 
     registry: Aliases | None = None
-    retraining: Retraining | None = None
+    retraining: Walker | None = None
     errors: dict[str, str] = field(default_factory=dict)
     """What failed last, by what was being done: said once, not every tick."""
 
@@ -67,8 +68,8 @@ class Hands:
 class Conductor:
     """One conductor; several may run, the database keeps them from doing anything twice."""
 
-    def __init__(self, store: Store, settings: Settings, hands: Hands) -> None:
-        self._store, self._settings, self._hands = store, settings, hands
+    def __init__(self, store: Store, settings: Settings, hands: Hands, time_source: clock.Clock = clock.SYSTEM) -> None:
+        self._store, self._settings, self._hands, self._clock = store, settings, hands, time_source
         self._blobs = Blobs(settings.blobs)
         self._pulse = pulse.Pulse(store, "conductor")
 
@@ -101,6 +102,8 @@ class Conductor:
         for model, spec in project.models.items():
             self._try(f"watch {model}", partial(watch.look, self._store, self._blobs, model, spec.monitor))
         for name in (*project.models, *project.applications):
+            hear = partial(signalling.look, self._store, self._settings, project, name, self._clock.now())
+            self._try(f"signals {name}", hear)
             self._try(f"act {name}", partial(self._act, name, project))
 
     def _try(self, what: str, do: Callable[[], object]) -> None:
@@ -138,20 +141,33 @@ class Conductor:
         version = ""
         if route is not None:
             version = str(releases.get(self._store, route.stable).manifest.get("version", ""))
-        retraining = self._hands.retraining
+        hands, going_on = self._hands.retraining, signals.going_on(self._store, model)
+        ended = [one.ended_at for one in signals.retrainings(self._store, model, limit=10)]
         return ModelState(
             model=model,
             stable=route.stable if route else "",
             on_trial=route.candidate if route else "",
             waiting=self._waiting(model, route.stable if route else ""),
-            drifted=self._drifted(model),
-            retraining=bool(retraining and retraining.running(model)),
+            signals=signals.unanswered(self._store, model),
+            retraining=going_on,
+            walking=bool(hands and hands.running(model)),
+            verdict=self._verdict(model, going_on),
+            ended_at=max(ended, default=0.0),
             held=standing.held(self._store, model),
-            retrain_on_drift=retraining is not None and model in project.models and "drift" in project.retrain.on,
+            policy=project.retrain,
+            now=self._clock.now(),
+            can_retrain=hands is not None,
             champion=champion,
             proposed=self._proposed(model, champion, version),
             serving_version=version,
         )
+
+    def _verdict(self, model: str, retraining: Retraining | None) -> str:
+        """Return what the gate said of the candidate of a retraining; nothing while it has not."""
+        if retraining is None:
+            return ""
+        gates = rollouts.decisions(self._store, model, "gate", limit=1000)
+        return next((one.verdict for one in gates if one.evidence.get("because") == retraining.id), "")
 
     def _champion(self, model: str) -> str:
         """Return the version the alias points to; nothing while the registry is away, which must not stop a trial."""
@@ -186,28 +202,6 @@ class Conductor:
         ]
         return tuple(dict.fromkeys(one for one in passed if one and one not in tried))
 
-    def _drifted(self, model: str) -> str:
-        """Return the newest drift that no retraining answered; one that a newer release made void does not count."""
-        looks = rollouts.decisions(self._store, model, "drift", limit=100)
-        found = [one for one in looks if one.verdict != watch.TOO_FEW][:1]
-        if not found or found[0].verdict != "drift":
-            return ""
-        route = routes.get(self._store, model)
-        if route is None or found[0].evidence.get("release") != route.stable:
-            return ""
-        return "" if self._answered(model, route.stable) else found[0].id
-
-    def _answered(self, model: str, release: str) -> bool:
-        """Whether a retraining because of drift has come to a verdict, or failed, while this release served.
-
-        One retraining per release: when its model does not pass the gate, training the same again would not either.
-        """
-        gates = rollouts.decisions(self._store, model, "gate", limit=1000)
-        if any(one.evidence.get("champion") == release and one.evidence.get("because") != ASKED_FOR for one in gates):
-            return True
-        retrainings = rollouts.decisions(self._store, model, "retrain", limit=1000)
-        return any(one.evidence.get("release") == release and one.verdict == "failed" for one in retrainings)
-
     def _do(self, action: Action, project: Project) -> None:
         if isinstance(action, actions.StartRollout):
             controller.start(self._store, action.model, action.release, project.policy(action.model))
@@ -216,21 +210,41 @@ class Conductor:
             self._decide(
                 action.model, "supersede", "superseded", f"a newer release {newer} waits", {"release": action.release}
             )
-        elif isinstance(action, actions.Retrain):
-            self._retrain(action)
-        elif self._hands.registry is not None:
+        elif isinstance(action, actions.PointAlias):
+            self._point_alias(action)
+        else:
+            self._retrain(action, project.retrain)
+
+    def _point_alias(self, action: actions.PointAlias) -> None:
+        if self._hands.registry is not None:
             self._hands.registry.set_alias(action.model, "champion", action.version)
             reason = f"champion is version {action.version}, which serves: another one needs a gate and a trial"
             self._decide(action.model, "alias", "moved", reason, {"version": action.version})
 
-    def _retrain(self, action: actions.Retrain) -> None:
-        assert self._hands.retraining is not None  # `retrain_on_drift` is false without it
-        drift = rollouts.decision(self._store, action.because)
-        evidence = {"because": action.because, "release": drift.evidence.get("release", "")}
-        known = rollouts.decisions(self._store, action.model, "retrain", limit=1000)
-        if not any(one.evidence.get("because") == action.because for one in known):  # else it was started, and killed
-            self._decide(action.model, "retrain", "started", f"because of drift: {drift.reason}", evidence)
-        self._hands.retraining.start(action.model, action.because)
+    def _retrain(self, action: actions.Retrain | actions.WalkAgain | actions.Settle, policy: RetrainSpec) -> None:
+        """Write first, walk then: killed in between, the walk counts as begun and is begun again after the back-off."""
+        now, back_off = self._clock.now(), duration.seconds(policy.back_off)
+        if isinstance(action, actions.Settle):
+            state: RetrainingState = "done" if action.verdict else "given up"
+            walks = action.retraining.attempts
+            reason = (
+                f"{walks} walks came to no gate; the champion stays: `ondol loop retrain {action.model}` tries again"
+            )
+            signals.end(self._store, action.retraining, state, action.verdict, reason, now)
+            return
+        if isinstance(action, actions.Retrain):
+            because = "; ".join(f"{one.kind}: {one.reason}" for one in action.signals)
+            answered = tuple(one.id for one in action.signals)
+            made = Retraining(
+                ids.new_id("retraining"), now, action.model, answered, f"because of {because}",
+                attempts=1, next_at=now + back_off,
+            )  # fmt: skip
+            begun = signals.answer(self._store, made)
+        else:
+            made = action.retraining
+            begun = signals.begin_again(self._store, made, now + back_off * 2**made.attempts)
+        if begun and self._hands.retraining is not None:
+            self._hands.retraining.start(action.model, made.id)
 
     def _decide(self, subject: str, action: str, verdict: str, reason: str, evidence: dict[str, object]) -> None:
         rollouts.decide(

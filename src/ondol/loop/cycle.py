@@ -6,13 +6,11 @@ may be repeated: finished pipeline steps are reused, the same model is the same 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
@@ -21,6 +19,7 @@ from ondol.gates import rules
 from ondol.loop import reference, scoring, standing
 from ondol.loop.context import Context
 from ondol.loop.saying import said
+from ondol.loop.walking import ASKED_FOR, alone
 from ondol.pipelines import runner
 from ondol.records import codec
 from ondol.records.evaluation import GateResult
@@ -32,8 +31,6 @@ from ondol.registry.models import ModelVersion
 from ondol.store import releases, resources, rollouts, routes
 
 CHAMPION = "champion"
-ASKED_FOR = "asked for"
-"""Why a walk is made that nobody but a person asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +75,8 @@ def walk(
     :raises InputError: when data, pipeline or project are wrong.
     :raises ComponentError: when a pipeline step fails.
     """
-    with _alone(context, model):
-        try:
-            return _walk(context, model, parameters or {}, because)
-        except Exception as error:
-            if because != ASKED_FOR:
-                _retraining_failed(context, model, because, error)
-            raise
+    with alone(context, model, because):
+        return _walk(context, model, parameters or {}, because)
 
 
 def _walk(context: Context, model: str, parameters: Mapping[str, Any], because: str) -> Outcome:
@@ -116,6 +108,7 @@ def _walk(context: Context, model: str, parameters: Mapping[str, Any], because: 
         version, release = _register(context, model, run, candidate, held_out, scored)
     evidence = {
         "because": because,
+        "retraining": "" if because == ASKED_FOR else because,
         "run": run.id,
         "parameters": run.parameters,
         "candidate": candidate.digest,
@@ -136,51 +129,6 @@ def _walk(context: Context, model: str, parameters: Mapping[str, Any], because: 
     if release is not None and champion is None:
         _serve_first(context, model, release)
     return Outcome(model, run, checked, scored, gate, decision, version, release)
-
-
-def is_walking(home: Path, model: str) -> bool:
-    """Whether some process walks round this model's loop now."""
-    path = _lock_path(home, model)
-    if not path.exists():
-        return False
-    with path.open("r+") as file:
-        return not _locked(file)
-
-
-def _lock_path(home: Path, model: str) -> Path:
-    return home / "loop" / f"{model}.lock"
-
-
-def _locked(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _alone(context: Context, model: str) -> Iterator[None]:
-    """One walk at a time per model; the kernel lets go when the process dies, however it dies."""
-    path = _lock_path(context.settings.home, model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        if not _locked(file):
-            raise errors.ConflictError(
-                f"the loop of {model!r} is being walked by another process",
-                way_out="`ondol loop status` shows it; wait for it to end.",
-                code="CON-011",
-            )
-        yield
-
-
-def _retraining_failed(context: Context, model: str, because: str, error: Exception) -> None:
-    route = routes.get(context.store, model)
-    evidence = {"because": because, "release": route.stable if route else "", "error": repr(error)}
-    rollouts.decide(
-        context.store,
-        Decision(ids.new_id("decision"), time.time(), model, "retrain", "failed", str(error), evidence),
-    )
 
 
 def _check_file(context: Context, spec: ModelSpec) -> Any:

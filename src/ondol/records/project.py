@@ -175,10 +175,28 @@ class RetrainSpec:
     """What starts a retraining."""
 
     on: tuple[str, ...] = ()
-    """`drift`, or a cron expression."""
+    """`drift`, `quality`, `data`, `change`, or a cron expression."""
 
     pipeline: str = ""
     """KFP file; empty: the model's own."""
+
+    timezone: str = "UTC"
+    """Of the cron expressions, such as `Asia/Seoul`."""
+
+    data: tuple[str, ...] = ()
+    """What `data` watches: files, folders, globs, or tables as `sqlite:///FILE#TABLE`, `postgresql://…#TABLE`."""
+
+    debounce: str = "5s"
+    """How long to wait for further signals, so that one retraining answers them all."""
+
+    cool_down: str = "10m"
+    """How long after one retraining the next one may begin; by hand at once."""
+
+    attempts: int = 3
+    """How often a walk that fails before its gate is begun."""
+
+    back_off: str = "1m"
+    """Wait before the second walk, doubled before each further one."""
 
 
 @dataclass(frozen=True, slots=True)

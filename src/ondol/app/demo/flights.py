@@ -15,7 +15,7 @@ from ondol.app.demo.replay import BATCH, Replayer, replay
 from ondol.app.demo.stage import Stage, brief, told
 from ondol.base import hashing
 from ondol.data import examples
-from ondol.loop import cycle, standing
+from ondol.loop import cycle, standing, walking
 from ondol.pipelines import runner
 from ondol.records.rollout import Decision, Rollout
 from ondol.rollout import controller, watching
@@ -208,7 +208,7 @@ def _looked(stage: Stage, seen: set[str]) -> bool:
 
 def _busy(stage: Stage) -> bool:
     """Whether a retraining is under way, or about to be: its drift was found and not answered yet."""
-    if cycle.is_walking(stage.settings.home, MODEL):
+    if walking.is_walking(stage.settings.home, MODEL):
         return True
     drift = rollouts.decisions(stage.store, MODEL, "drift", limit=1)
     newest = rollouts.decisions(stage.store, MODEL, "retrain", limit=1)

@@ -1,0 +1,79 @@
+"""One walk at a time per model or application, whoever makes it, and a record of retrainings whose walk failed.
+
+The lock is the kernel's, which lets go when the process dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from ondol.base import errors, ids
+from ondol.loop import fingerprints
+from ondol.loop.context import Context
+from ondol.records.rollout import Decision
+from ondol.store import rollouts, routes
+
+ASKED_FOR = "asked for"
+"""Why a walk is made that nobody but a person asked for."""
+
+
+def is_walking(home: Path, name: str) -> bool:
+    """Whether some process walks round this model's loop now."""
+    path = _lock_path(home, name)
+    if not path.exists():
+        return False
+    with path.open("r+") as file:
+        return not _locked(file)
+
+
+@contextlib.contextmanager
+def alone(context: Context, name: str, because: str) -> Iterator[None]:
+    """Walk alone; what goes wrong before the gate is written down when it was a retraining.
+
+    :raises ConflictError: CON-011 when another process walks.
+    """
+    path = _lock_path(context.settings.home, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        if not _locked(file):
+            raise errors.ConflictError(
+                f"the loop of {name!r} is being walked by another process",
+                way_out="`ondol loop status` shows it; wait for it to end.",
+                code="CON-011",
+            )
+        try:
+            fingerprints.walked(context.store, context.root, context.project, name)
+            yield
+        except Exception as error:
+            if because != ASKED_FOR:
+                _failed(context, name, because, error)
+            raise
+
+
+def _failed(context: Context, name: str, because: str, error: Exception) -> None:
+    route = routes.get(context.store, name)
+    evidence = {
+        "because": because,
+        "retraining": because,
+        "release": route.stable if route else "",
+        "error": repr(error),
+    }
+    made = Decision(ids.new_id("decision"), time.time(), name, "retrain", "failed", str(error), evidence)
+    rollouts.decide(context.store, made)
+
+
+def _lock_path(home: Path, name: str) -> Path:
+    return home / "loop" / f"{name}.lock"
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
