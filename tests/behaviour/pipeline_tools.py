@@ -22,16 +22,16 @@ warnings.simplefilter("ignore")
 from kfp import compiler
 from kfp.dsl.graph_component import GraphComponent
 sys.path.insert(0, sys.argv[1])
-import features
-for name, value in vars(features).items():
+module = __import__(sys.argv[3])
+for name, value in vars(module).items():
     if isinstance(value, GraphComponent):
         compiler.Compiler().compile(value, f"{sys.argv[2]}/{name}.yaml")
 """
 
 
-def compile_samples(folder: Path) -> Path:
-    """Compile every sample pipeline to `folder/NAME.yaml`."""
-    subprocess.run([sys.executable, "-c", _COMPILE, str(FEATURES.parent), str(folder)], check=True)
+def compile_samples(folder: Path, module: str = "features") -> Path:
+    """Compile every sample pipeline of a module to `folder/NAME.yaml`."""
+    subprocess.run([sys.executable, "-c", _COMPILE, str(FEATURES.parent), str(folder), module], check=True)
     return folder
 
 

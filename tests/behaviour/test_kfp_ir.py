@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ondol.base import errors
 from ondol.formats import kfp_condition, kfp_container, kfp_graph, kfp_ir
+from ondol.formats.kfp_container import PythonCode
 from ondol.formats.kfp_node import Node
 
 SOURCE = "\nimport kfp\nfrom kfp import dsl\n\ndef step(x: int) -> int:\n    return x\n\n"
@@ -130,18 +131,20 @@ def test_a_name_that_would_leave_its_folder_is_refused(name: str) -> None:
 
 
 def test_a_platform_that_asks_for_a_cluster_is_refused() -> None:
-    secret = {"secretAsEnv": [{"secretName": "key"}]}
+    secret = {"securityContext": {"runAsUser": "1000"}}
     platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {"exec-step": secret}}}}}
-    with pytest.raises(errors.UnsupportedError, match="'secretAsEnv' of kubernetes") as caught:
+    with pytest.raises(errors.UnsupportedError, match="would run the step as somebody else") as caught:
         kfp_ir.parse([spec(), platform], "one.yaml")
-    assert caught.value.where.endswith("platforms.kubernetes.deploymentSpec.executors.exec-step.secretAsEnv")
+    assert caught.value.where.endswith("platforms.kubernetes.deploymentSpec.executors.exec-step.securityContext")
 
 
-def test_an_accelerator_is_refused_and_other_resources_are_a_note() -> None:
+def test_an_accelerator_is_refused_and_other_resources_are_kept() -> None:
     changed = spec()
     container = changed["deploymentSpec"]["executors"]["exec-step"]["container"]
     container["resources"] = {"cpuLimit": 2.0, "resourceCpuLimit": "2"}
-    assert any("limits are not enforced" in note for note in kfp_ir.parse([changed], "x").notes)
+    body = kfp_ir.parse([changed], "x").components["comp-step"].body
+    assert isinstance(body, PythonCode)
+    assert body.resources == {"cpuLimit": 2.0, "resourceCpuLimit": "2"}
     container["resources"] = {"accelerator": {"type": "nvidia.com/gpu", "count": "1"}}
     with pytest.raises(errors.UnsupportedError, match=r"accelerator 'nvidia\.com/gpu'"):
         kfp_ir.parse([changed], "x")

@@ -208,9 +208,9 @@ class TestReuse:
     def test_a_plan_says_what_and_why_and_changes_nothing(self, samples: Path, home: Settings, store: Store) -> None:
         compiled = compiling.load(samples / "nested.yaml", store)
 
-        def planned(number: int, **options: bool) -> list[plan.PlannedStep]:
+        def planned(number: int, use_cache: bool = True) -> list[plan.PlannedStep]:
             given = values.arguments(compiled.pipeline, {"number": number})
-            return plan.plan(compiled, given, store=store, home=home.home, **options)
+            return plan.plan(compiled, given, store=store, settings=home, use_cache=use_cache)
 
         fresh = planned(5)
         assert [step.action for step in fresh] == ["run"] * 4
@@ -227,9 +227,10 @@ class TestReuse:
 
 
 class TestRefused:
-    def test_what_is_not_honoured_is_named_with_its_place(self, samples: Path, store: Store) -> None:
-        with pytest.raises(errors.UnsupportedError, match="container component: image 'alpine'") as caught:
-            compiling.load(samples / "container.yaml", store)
+    def test_what_is_not_honoured_is_named_with_its_place(self, samples: Path, home: Settings, store: Store) -> None:
+        with pytest.raises(errors.UnsupportedError, match="image 'alpine' has no meaning") as caught:
+            tools.run(samples / "container.yaml", store, home)
+        assert runs.every(store) == []
         assert caught.value.where.endswith("container.yaml: deploymentSpec.executors.exec-shell.container")
 
     def test_wrong_parameters_are_refused_before_anything_runs(
@@ -248,8 +249,8 @@ class TestRefused:
         assert runs.every(store) == []
 
     def test_an_import_from_elsewhere_or_of_nothing(self, samples: Path, home: Settings, store: Store) -> None:
-        with pytest.raises(errors.UnsupportedError, match="'s3://bucket/x' is not on this machine"):
-            tools.run(samples / "imported.yaml", store, home, {"path": "s3://bucket/x"})
+        with pytest.raises(errors.UnsupportedError, match="'oci://registry/x' is an image registry"):
+            tools.run(samples / "imported.yaml", store, home, {"path": "oci://registry/x"})
         with pytest.raises(errors.InputError, match="nothing to import"):
             tools.run(samples / "imported.yaml", store, home, {"path": str(home.home / "none")})
         assert runs.every(store) == []

@@ -204,6 +204,6 @@ def test_a_thousand_steps_are_planned(samples: Path, home: Settings, store: Stor
     source = many_steps(samples, tmp_path / "many.yaml", 1000)
     compiled = compiling.load(source, store)
     given = values.arguments(compiled.pipeline, {"path": "x", "gate": "y"})
-    steps = plan.plan(compiled, given, store=store, home=home.home)
+    steps = plan.plan(compiled, given, store=store, settings=home)
     assert len(steps) == 1000
     assert {step.action for step in steps} == {"run"}

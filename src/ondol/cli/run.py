@@ -132,7 +132,7 @@ def _plan(
 
     compiled = compiling.load(pipeline, store, name)
     arguments = values.arguments(compiled.pipeline, given, text=True)
-    steps = plan.plan(compiled, arguments, store=store, home=settings.home, use_cache=not no_cache)
+    steps = plan.plan(compiled, arguments, store=store, settings=settings, use_cache=not no_cache)
 
     def show() -> None:
         output.table(("step", "would", "why"), [(step.name, step.action, step.reason) for step in steps])

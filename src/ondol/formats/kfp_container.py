@@ -1,7 +1,8 @@
-"""What a lightweight Python component's container says: the user's source, the function, the packages.
+"""What a step's container says: a lightweight Python component's source, function and packages, or a plain command.
 
-kfp writes such a component as a shell line that installs packages and runs `kfp.dsl.executor_main` on a source text.
-Here that line is read back. A container of any other shape is refused by name: it needs its image.
+kfp writes a lightweight component as a shell line that installs packages and runs `kfp.dsl.executor_main` on a source
+text. Here that line is read back. A container of any other shape is its command, which means something only where its
+image does: `images:` of ondol.yaml says that, elsewhere.
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from ondol.base import errors
 from ondol.formats.kfp_node import Node
+from ondol.formats.kfp_platform import NOTHING, Platform
 
 _RUNNER = "kfp.dsl.executor_main"
 _OPTIONS_WITH_VALUE = ("--index-url", "--extra-index-url", "--trusted-host", "-i", "--find-links", "-f")
 _INSTALL = re.compile(r"(?:python3?\s+-m\s+)?pip3?\s+install\s+(.*?)(?=&&|\n|$)", re.DOTALL)
 _UNFREE = ("accelerator", "resourceAccelerator")
+_ASKED = (
+    *("cpuRequest", "cpuLimit", "memoryRequest", "memoryLimit"),
+    *("resourceCpuRequest", "resourceCpuLimit", "resourceMemoryRequest", "resourceMemoryLimit"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +46,47 @@ class PythonCode:
     """The base image; on this machine its place is taken by the running Python."""
 
     env: dict[str, str] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict)
+    """CPU and memory asked for, as the file says it: `cpuRequest`, `memoryLimit`, `resourceMemoryLimit` …"""
+
+    platform: Platform = NOTHING
 
 
-def python_code(label: str, node: Node, notes: list[str]) -> PythonCode:
-    """Read a container that runs a lightweight Python component.
+@dataclass(frozen=True, slots=True)
+class ContainerCode:
+    """A container component: the command of an image."""
+
+    image: str
+    command: tuple[str, ...]
+    """Entrypoint and arguments, with kfp's placeholders in them."""
+
+    env: dict[str, str] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict)
+    platform: Platform = NOTHING
+    where: str = ""
+    """Its place in the file, for messages."""
+
+
+Code = PythonCode | ContainerCode
+
+
+def read(label: str, node: Node, platform: Platform) -> Code:
+    """Read the container of an executor.
 
     :param label: the executor's name.
-    :param notes: gets what the container asks for that means nothing here.
-    :raises UnsupportedError: for a container that needs its image, or an accelerator.
+    :param platform: what the platform document asks for it.
+    :raises UnsupportedError: for code that is inside an image, an accelerator, or a container hook.
     """
     image = node.text("image")
     command = [str(part) for part in node.items("command")]
     arguments = [str(part) for part in node.items("args")]
+    env = {str(item["name"]): str(item.get("value", "")) for item in node.items("env")}
+    resources = _resources(label, node.node("resources"))
+    node.refuse("lifecycle", "is a container hook", "Leave it out, or run the pipeline on Kubeflow.")
+    node.take("imagePullPolicy")
+    node.done()
     if not any(_RUNNER in part for part in command) or "--function_to_execute" not in arguments:
-        raise errors.UnsupportedError(
-            f"executor {label!r} is a container component: image {image!r}, command {command[:3]!r}",
-            where=node.path,
-            way_out="Only lightweight Python components (@dsl.component) run without a container engine; "
-            "write the step as one, or run the pipeline on Kubeflow.",
-        )
+        return ContainerCode(image, (*command, *arguments), env, resources, platform, node.path)
     if not any("--component_module_path" in part for part in command):
         raise errors.UnsupportedError(
             f"executor {label!r} is a containerized component (target_image): its code is inside image {image!r}",
@@ -67,14 +96,7 @@ def python_code(label: str, node: Node, notes: list[str]) -> PythonCode:
     position = arguments.index("--function_to_execute") + 1
     function = arguments[position] if position < len(arguments) else ""
     packages, kfp, options = _installs(command)
-    env = {str(item["name"]): str(item.get("value", "")) for item in node.items("env")}
-    _resources(label, node.node("resources"), notes)
-    node.refuse("lifecycle", "is a container hook", "Leave it out, or run the pipeline on Kubeflow.")
-    node.take("imagePullPolicy")
-    node.done()
-    if image:
-        notes.append(f"base image {image!r}: the Python that runs Ondol takes its place")
-    return PythonCode(function, command[-1], packages, kfp, options, image, env)
+    return PythonCode(function, command[-1], packages, kfp, options, image, env, resources, platform)
 
 
 def _installs(command: list[str]) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
@@ -98,7 +120,7 @@ def _installs(command: list[str]) -> tuple[tuple[str, ...], str, tuple[str, ...]
     return tuple(dict.fromkeys(packages)), kfp, tuple(word for option in options for word in option)
 
 
-def _resources(label: str, node: Node, notes: list[str]) -> None:
+def _resources(label: str, node: Node) -> dict[str, Any]:
     for key in _UNFREE:
         accelerator = node.take(key)
         if not isinstance(accelerator, dict):
@@ -110,6 +132,6 @@ def _resources(label: str, node: Node, notes: list[str]) -> None:
                 where=node.at(key),
                 way_out="Leave set_accelerator_type/limit out for a run on this machine.",
             )
-    asked = [key for key in node.names() if node.take(key) not in (None, 0, 0.0, "")]
-    if asked:
-        notes.append(f"CPU and memory limits are not enforced on this machine ({label.removeprefix('exec-')})")
+    asked = {key: node.take(key) for key in _ASKED}
+    node.done()
+    return {key: value for key, value in asked.items() if value not in (None, 0, 0.0, "", "0")}

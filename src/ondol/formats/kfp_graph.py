@@ -6,10 +6,10 @@ Plain nouns: reading them from a file is `kfp_ir`'s work, running them is `ondol
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ondol.formats.kfp_condition import Condition
-from ondol.formats.kfp_container import PythonCode
+from ondol.formats.kfp_container import Code
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Parameter:
     default: Any = None
     has_default: bool = False
     optional: bool = False
+    literals: tuple[Any, ...] = ()
+    """The only values it may have (`typing.Literal`); empty: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,9 @@ class Task:
     parameters: dict[str, Source] = field(default_factory=dict)
     artifacts: dict[str, Source] = field(default_factory=dict)
     cache: bool = False
+    cache_key: str = ""
+    """A key of the user's own that decides instead of code and inputs what is reused."""
+
     retry: Retry | None = None
     condition: Condition | None = None
     loop: Loop | None = None
@@ -108,6 +113,15 @@ class Importer:
     type: str
     version: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+    to_workspace: bool = False
+    """Put a copy into the run's workspace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A step that makes or removes a volume (`kubernetes.CreatePVC`, `DeletePVC`)."""
+
+    action: Literal["create", "delete"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +129,7 @@ class Component:
     """What a task runs: code, an importer or a graph, with its typed interface."""
 
     name: str
-    body: PythonCode | Importer | Graph
+    body: Code | Importer | Claim | Graph
     parameters: dict[str, Parameter] = field(default_factory=dict)
     artifacts: dict[str, ArtifactSlot] = field(default_factory=dict)
     output_parameters: dict[str, Parameter] = field(default_factory=dict)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from ondol.base import errors
-from ondol.formats import kfp_condition, kfp_container, kfp_graph
-from ondol.formats.kfp_container import PythonCode
+from ondol.formats import kfp_condition, kfp_container, kfp_graph, kfp_platform
+from ondol.formats.kfp_container import Code, ContainerCode, PythonCode
 from ondol.formats.kfp_graph import (
     ArtifactSlot,
+    Claim,
     Component,
     Graph,
     Importer,
@@ -28,11 +30,13 @@ from ondol.formats.kfp_graph import (
     Task,
 )
 from ondol.formats.kfp_node import Node
+from ondol.formats.kfp_platform import ELSEWHERE, Platform
 
 _NAME = re.compile(r"[\w-][\w .-]{0,200}")
 _KEY = re.compile(r'\[("(?:[^"\\]|\\.)*")\]')
 _PICK = re.compile(r'parseJson\(string_value\)((?:\["(?:[^"\\]|\\.)*"\])+)')
-ELSEWHERE = "Run this pipeline on Kubeflow, or leave the feature out."
+_CLAIMS = {"argostub/createpvc": Claim("create"), "argostub/deletepvc": Claim("delete")}
+"""Images that stand for what KFP's driver does itself."""
 
 
 def documents(text: str, where: str) -> list[Any]:
@@ -76,9 +80,8 @@ def _parse(docs: list[Any]) -> Pipeline:
         )
     if len(docs) > 2:
         raise errors.UnsupportedError(f"{len(docs)} documents in one file", where="document 3", way_out=ELSEWHERE)
-    if len(docs) == 2:
-        _refuse_platform(Node(docs[1], "document 2"))
     notes: list[str] = []
+    platforms = kfp_platform.executors(docs[1], notes) if len(docs) == 2 else {}
     spec = Node(docs[0], "")
     info = spec.node("pipelineInfo")
     name, description = info.text("name"), info.text("description")
@@ -93,25 +96,37 @@ def _parse(docs: list[Any]) -> Pipeline:
     deployment.done()
     components: dict[str, Component] = {}
     for label, node in spec.node("components").members():
-        components[label] = _component(label, node, executors, notes)
-    root = _component("root", spec.node("root"), executors, notes)
+        components[label] = _component(label, node, executors, platforms)
+    root = _component("root", spec.node("root"), executors, platforms)
     spec.done()
     if not isinstance(root.body, Graph):
         raise errors.InputError("the pipeline's root is not a graph", where="root", code="INP-010")
+    root = _after_producers(root, components)
+    components = {label: _after_producers(component, components) for label, component in components.items()}
     _check_references(root, components)
+    notes += _image_notes(components)
     return Pipeline(name, root, components, description, tuple(dict.fromkeys(notes)))
 
 
-def _refuse_platform(node: Node) -> None:
-    for platform, spec in node.node("platforms").members():
-        for label, executor in spec.node("deploymentSpec").node("executors").members():
-            for key in executor.names():
-                executor.refuse(key, f"of {platform} (executor {label!r}) needs a cluster", ELSEWHERE)
-        spec.refuse("pipelineConfig", f"of {platform} needs a cluster", ELSEWHERE)
-        spec.done()
+def _after_producers(component: Component, components: Mapping[str, Component]) -> Component:
+    """Let every task wait for those that name its secrets and volumes; kfp's compiler does not say that it must."""
+    if not isinstance(component.body, Graph):
+        return component
+    tasks = {}
+    for name, task in component.body.tasks.items():
+        body = components[task.component].body if task.component in components else None
+        producers = body.platform.producers() if isinstance(body, Code) else set()
+        tasks[name] = replace(task, after=tuple(dict.fromkeys((*task.after, *sorted(producers)))))
+    return replace(component, body=replace(component.body, tasks=tasks))
 
 
-def _component(label: str, node: Node, executors: Node, notes: list[str]) -> Component:
+def _image_notes(components: Mapping[str, Component]) -> list[str]:
+    bodies = [component.body for component in components.values()]
+    images = dict.fromkeys(body.image for body in bodies if isinstance(body, PythonCode) and body.image)
+    return [f"base image {image!r}: the Python that runs Ondol takes its place" for image in images]
+
+
+def _component(label: str, node: Node, executors: Node, platforms: Mapping[str, Platform]) -> Component:
     inputs, outputs = node.node("inputDefinitions"), node.node("outputDefinitions")
     parameters = {key: _parameter(member) for key, member in inputs.node("parameters").members()}
     artifacts = {key: _artifact(member) for key, member in inputs.node("artifacts").members()}
@@ -124,26 +139,29 @@ def _component(label: str, node: Node, executors: Node, notes: list[str]) -> Com
     node.refuse("platformSpecs", "needs a cluster", ELSEWHERE)
     node.refuse("taskConfigPassthroughs", "passes cluster settings into the step", ELSEWHERE)
     node.refuse("singlePlatformSpecs", "needs a cluster", ELSEWHERE)
-    body: PythonCode | Importer | Graph
+    body: Code | Importer | Claim | Graph
     if "dag" in node:
         body = _graph(node.node("dag"))
     else:
         executor_label = node.text("executorLabel")
         if executor_label not in executors:
             raise errors.InputError(f"no executor {executor_label!r}", where=node.at("executorLabel"), code="INP-010")
-        body = _executor(executor_label, Node(executors.take(executor_label), executors.at(executor_label)), notes)
+        executor = Node(executors.take(executor_label), executors.at(executor_label))
+        body = _executor(executor_label, executor, platforms.get(executor_label, kfp_platform.NOTHING))
     node.done()
     return Component(label, body, parameters, artifacts, output_parameters, output_artifacts)
 
 
-def _executor(label: str, node: Node, notes: list[str]) -> PythonCode | Importer:
+def _executor(label: str, node: Node, platform: Platform) -> Code | Importer | Claim:
     node.refuse("resolver", "looks artifacts up in Vertex's metadata", ELSEWHERE)
     node.refuse("customJob", "is a Vertex job", ELSEWHERE)
-    body: PythonCode | Importer
+    body: Code | Importer | Claim
     if "importer" in node:
         body = _importer(node.node("importer"))
     elif "container" in node:
-        body = kfp_container.python_code(label, node.node("container"), notes)
+        body = kfp_container.read(label, node.node("container"), platform)
+        if isinstance(body, ContainerCode) and body.image in _CLAIMS:
+            body = _CLAIMS[body.image]
     else:
         raise errors.InputError(f"executor {label!r} says nothing to run", where=node.path, code="INP-010")
     node.done()
@@ -161,9 +179,9 @@ def _importer(node: Node) -> Importer:
     node.take("reimport")  # the content is read again every time and enters the cache key
     metadata = node.node("metadata")
     values = {key: whole(metadata.take(key)) for key in metadata.names()}
-    node.refuse("downloadToWorkspace", "needs a workspace volume", ELSEWHERE)
+    to_workspace = node.flag("downloadToWorkspace")
     node.done()
-    return Importer(source, title, version, values)
+    return Importer(source, title, version, values, to_workspace)
 
 
 def _constant(node: Node) -> Any:
@@ -193,9 +211,8 @@ def _parameter(node: Node) -> Parameter:
     if kind == "NUMBER_DOUBLE" and isinstance(default, int) and not isinstance(default, bool):
         default = float(default)
     node.take("description")
-    if node.take("literals"):
-        raise errors.UnsupportedError("literal parameter types are not known", where=node.at("literals"))
-    parameter = Parameter(kind, default, has_default, node.flag("isOptional") or has_default)
+    literals = tuple(whole(item) for item in node.items("literals"))
+    parameter = Parameter(kind, default, has_default, node.flag("isOptional") or has_default, literals)
     node.done()
     return parameter
 
@@ -251,7 +268,7 @@ def _task(name: str, node: Node) -> Task:
     node.take("taskInfo")
     caching = node.node("cachingOptions")
     cache = caching.flag("enableCache")
-    caching.refuse("cacheKey", "is a cache key of the user's own", ELSEWHERE)
+    cache_key = caching.text("cacheKey")
     caching.done()
     reference = node.node("componentRef")
     component = reference.text("name")
@@ -274,6 +291,7 @@ def _task(name: str, node: Node) -> Task:
         parameters,
         artifacts,
         cache,
+        cache_key,
         _retry(node.node("retryPolicy")),
         kfp_condition.parse(condition, where) if condition else None,
         loop,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ondol.base import hashing
-from ondol.formats.kfp_container import PythonCode
+from ondol.formats.kfp_container import Code, PythonCode
 from ondol.formats.kfp_graph import Component
 from ondol.records.pipeline import Artifact, TaskRun
 from ondol.store import runs
@@ -26,20 +26,29 @@ _FORMAT = 1  # grows when outcomes of older versions must not be reused
 
 def ingredients(
     component: Component,
-    code: PythonCode,
+    code: Code,
     parameters: Mapping[str, Any],
     artifacts: Mapping[str, tuple[Artifact, ...]],
     environment: str,
+    key: str = "",
 ) -> dict[str, Any]:
     """Return everything the outcome of a step depends on, by name, so that a change can be told.
 
-    :param environment: the identity of its environment.
+    :param environment: the identity of its environment, and of what its image means here.
+    :param key: the user's own cache key; it then stands for everything but the names and types of the outputs.
     """
     outputs = {
         "parameters": {name: slot.type for name, slot in component.output_parameters.items()},
         "artifacts": {name: slot.type for name, slot in component.output_artifacts.items()},
     }
-    body = {"source": code.source, "function": code.function, "env": code.env, "outputs": outputs}
+    if key:
+        own = hashing.of_json({"key": key, "outputs": outputs})
+        return {"format": _FORMAT, "code": own, "environment": "", "parameters": {}, "inputs": {}}
+    body: dict[str, Any] = {"env": code.env, "outputs": outputs}
+    if isinstance(code, PythonCode):
+        body |= {"source": code.source, "function": code.function}
+    else:
+        body |= {"command": code.command, "image": code.image}
     return {
         "format": _FORMAT,
         "code": hashing.of_json(body),

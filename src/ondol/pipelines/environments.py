@@ -12,12 +12,14 @@ from pathlib import Path
 
 from ondol.base import environments
 from ondol.base.environments import Environment, Need
-from ondol.formats.kfp_container import PythonCode
+from ondol.formats.kfp_container import Code, PythonCode
+from ondol.records.project import ImageSpec
 
 
-def missing(code: PythonCode) -> list[str]:
-    """Return the requirements that the running environment does not satisfy."""
-    return environments.missing((*code.packages, *_kfp_need(code)))
+def _lacking(code: Code, image: ImageSpec) -> bool:
+    """Whether the running environment is not what the component and its image ask for."""
+    own = (*code.packages, *_kfp_need(code)) if isinstance(code, PythonCode) else ()
+    return not environments.is_running_python(image.python) or bool(environments.missing((*image.packages, *own)))
 
 
 def _kfp_need(code: PythonCode) -> list[str]:
@@ -28,23 +30,29 @@ def _kfp_need(code: PythonCode) -> list[str]:
     return [f"{name}>={version},<{int(version.split('.')[0]) + 1}"] if version[:1].isdigit() else [code.kfp]
 
 
-def _need(code: PythonCode) -> Need:
+def _need(code: Code, image: ImageSpec) -> Need:
+    if not isinstance(code, PythonCode):
+        return Need(image.packages, python=image.python)
     kfp = code.kfp or f"kfp=={metadata.version('kfp')}"
-    return Need(code.packages, bare=(kfp,), options=code.pip_options)
+    return Need((*image.packages, *code.packages), bare=(kfp,), options=code.pip_options, python=image.python)
 
 
-def find(code: PythonCode, home: Path) -> Environment:
-    """Return where the component would run, without building anything."""
-    if not missing(code):
+def find(code: Code, image: ImageSpec, home: Path) -> Environment:
+    """Return where the component would run, without building anything.
+
+    :param image: what its image means here.
+    """
+    if not _lacking(code, image):
         return Environment(sys.executable, environments.running(), "the running Python has all its packages")
-    return environments.find(_need(code), home)
+    return environments.find(_need(code, image), home)
 
 
-def ensure(code: PythonCode, home: Path, say: Callable[[str], None]) -> Environment:
+def ensure(code: Code, image: ImageSpec, home: Path, say: Callable[[str], None]) -> Environment:
     """Return where the component runs, building it when needed.
 
+    :param image: what its image means here.
     :param say: told when building starts.
     :raises DependencyError: when uv is missing or the packages cannot be installed, with the installer's words.
     """
-    found = find(code, home)
-    return found if found.identity else environments.ensure(_need(code), home, say)
+    found = find(code, image, home)
+    return found if found.identity else environments.ensure(_need(code, image), home, say)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ondol.base import errors
 from ondol.formats import kfp_condition, kfp_graph
 from ondol.formats.kfp_graph import Component, Graph, Pipeline, Source, Task
+from ondol.formats.kfp_platform import Named
 from ondol.pipelines import values
 from ondol.records.pipeline import Artifact
 
@@ -98,13 +99,19 @@ class Flow:
     :param facts: what placeholders may name: `pipeline_job_name` …
     """
 
-    def __init__(self, pipeline: Pipeline, parameters: dict[str, Any], facts: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        parameters: dict[str, Any],
+        facts: Mapping[str, str],
+        artifacts: Artifacts | None = None,
+    ) -> None:
         self._components = pipeline.components
         self._facts = facts
         self._loops: dict[str, Iterations] = {}
         self.ready: deque[Node] = deque()
         assert isinstance(pipeline.root.body, Graph)
-        self.root = self.open(pipeline.root, pipeline.root.body, Inputs(parameters, {}), None)
+        self.root = self.open(pipeline.root, pipeline.root.body, Inputs(parameters, artifacts or {}), None)
 
     def open(
         self, component: Component, graph: Graph, inputs: Inputs, parent: Node | None, iteration: int | None = None
@@ -192,18 +199,9 @@ class Flow:
         for name, source in constants.items():
             # An f-string over upstream values: its placeholders name the task's other inputs.
             unknown = UNKNOWN in found.values() and "{{$" in str(source.constant)
-            facts = {**self._facts, "pipeline_task_name": task.name, "pipeline_task_uuid": node.path}
-            found[name] = UNKNOWN if unknown else values.fill(source.constant, found, facts)
+            found[name] = UNKNOWN if unknown else values.fill(source.constant, found, self.facts(node))
+        self._declared(node, found)
         item = task.loop.item if task.loop else ""
-        for name, slot in node.component.parameters.items():
-            if name == item:
-                continue
-            if found.get(name) is None and slot.has_default:
-                found[name] = slot.default
-            elif found.get(name) is None and not slot.optional:
-                raise errors.InputError(f"{node.path!r} needs the parameter {name!r}, which was not made")
-            else:
-                found[name] = _fitting(found.get(name), slot.type)
         artifacts: Artifacts = {}
         for name, source in task.artifacts.items():
             if made := self._artifact(node, source):
@@ -215,6 +213,21 @@ class Flow:
         given = {name: value for name, value in found.items() if value is not None}
         return Inputs(given, artifacts, unknown or UNKNOWN in given.values())
 
+    def _declared(self, node: Node, found: dict[str, Any]) -> None:
+        """Give every declared parameter its default or its exact type, and refuse what is missing."""
+        item = node.task.loop.item if node.task.loop else ""
+        for name, slot in node.component.parameters.items():
+            if name == item:
+                continue
+            if found.get(name) is None and slot.has_default:
+                found[name] = slot.default
+            elif found.get(name) is None and not slot.optional:
+                raise errors.InputError(f"{node.path!r} needs the parameter {name!r}, which was not made")
+            else:
+                found[name] = _fitting(found.get(name), slot.type)
+            if not isinstance(found.get(name), Unknown):
+                values.check_literal(found.get(name), slot, f"{node.path}: {name!r}")
+
     def _parameter(self, node: Node, source: Source) -> Any:
         scope = node.scope
         if source.final_status_of:
@@ -225,6 +238,17 @@ class Flow:
         else:
             value = scope.parameters.get(source.input)
         return value if isinstance(value, Unknown) else _part(value, source.pick, node.path)
+
+    def facts(self, node: Node) -> dict[str, str]:
+        """Return what placeholders may name in a task."""
+        return {**self._facts, "pipeline_task_name": node.task.name, "pipeline_task_uuid": node.path}
+
+    def named(self, node: Node, name: Named) -> str:
+        """Return the name that a step's platform means; empty when its parameter was left out."""
+        if name.task or name.input:
+            value = self._parameter(node, Source(task=name.task, output=name.output, input=name.input))
+            return "" if value is None else values.as_text(value)
+        return name.constant
 
     def _artifact(self, node: Node, source: Source) -> tuple[Artifact, ...]:
         if source.task:

@@ -6,12 +6,14 @@ Must not change anything but bring back cached files whose copies were removed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from ondol.base.settings import Settings
+from ondol.formats.kfp_graph import Claim
 from ondol.pipelines import caching
 from ondol.pipelines.compiling import Compiled
-from ondol.pipelines.flow import Ended, Node
+from ondol.pipelines.flow import Ended, Inputs, Node
+from ondol.pipelines.importing import Fetch
 from ondol.pipelines.walk import Ready, Walk
 from ondol.records.pipeline import TaskRun
 from ondol.store import runs
@@ -32,8 +34,25 @@ class PlannedStep:
 
 
 class _Planner(Walk):
-    def __init__(self, compiled: Compiled, parameters: dict[str, Any], *, store: Store, home: Path, use_cache: bool):
-        super().__init__(compiled, parameters, run="plan", store=store, home=home, use_cache=use_cache, prior={})
+    def __init__(
+        self,
+        compiled: Compiled,
+        parameters: dict[str, Any],
+        store: Store,
+        settings: Settings,
+        use_cache: bool,
+        registry: Fetch | None,
+    ) -> None:
+        super().__init__(
+            compiled,
+            parameters,
+            run="plan",
+            store=store,
+            settings=settings,
+            use_cache=use_cache,
+            prior={},
+            registry=registry,
+        )
         self.steps: list[PlannedStep] = []
 
     def launch(self, ready: Ready) -> None:
@@ -43,6 +62,9 @@ class _Planner(Walk):
             reason = caching.difference(ready.ingredients, last)
         self.steps.append(PlannedStep(ready.node.path, "run", reason))
         self.finish(ready.node, Ended("succeeded", unknown=True))
+
+    def claim(self, node: Node, claim: Claim, inputs: Inputs) -> TaskRun | None:
+        return None
 
     def note(self, node: Node, task: TaskRun, ready: Ready | None = None) -> None:
         if task.graph:
@@ -65,12 +87,20 @@ def step_name(compiled: Compiled, node: Node) -> str:
 
 
 def plan(
-    compiled: Compiled, parameters: dict[str, Any], *, store: Store, home: Path, use_cache: bool = True
+    compiled: Compiled,
+    parameters: dict[str, Any],
+    *,
+    store: Store,
+    settings: Settings,
+    use_cache: bool = True,
+    registry: Fetch | None = None,
 ) -> list[PlannedStep]:
     """Return what a run with these parameters would do, step by step.
 
+    :param registry: fetches `models:/` and `runs:/` for importers.
     :raises InputError: when something to import is not there.
+    :raises UnsupportedError: when a container's image means nothing here.
     """
-    planner = _Planner(compiled, parameters, store=store, home=home, use_cache=use_cache)
+    planner = _Planner(compiled, parameters, store, settings, use_cache, registry)
     planner.advance()
     return planner.steps

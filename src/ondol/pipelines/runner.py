@@ -8,30 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import heapq
-import os
-import queue
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ondol.base import errors, ids
-from ondol.base.environments import Environment
 from ondol.base.progress import SILENT, Progress
 from ondol.base.settings import Settings
 from ondol.formats.kfp_container import PythonCode
 from ondol.formats.kfp_graph import Graph, Importer
-from ondol.pipelines import caching, compiling, environments, plan, preload, steps, values
+from ondol.pipelines import caching, compiling, containers, preload, values
 from ondol.pipelines.compiling import Compiled
-from ondol.pipelines.flow import Ended, Node, sum_up
-from ondol.pipelines.steps import Outcome, Work
-from ondol.pipelines.walk import Ready, Walk
+from ondol.pipelines.execution import Execution
+from ondol.pipelines.importing import Fetch, Importing
+from ondol.pipelines.walk import project_of
 from ondol.pipelines.workers import Workers
-from ondol.records.pipeline import PipelineRun, RunState, TaskRun
+from ondol.records.pipeline import PipelineRun, TaskRun
 from ondol.store import runs
 from ondol.store.connection import Store
 
@@ -51,6 +45,7 @@ def run(
     slots: int = 0,
     environ: Mapping[str, str] | None = None,
     text_parameters: bool = False,
+    registry: Fetch | None = None,
 ) -> PipelineRun:
     """Run a pipeline file to its end and return the finished run.
 
@@ -62,6 +57,7 @@ def run(
     :param slots: steps at the same time; 0: as many as there are processors.
     :param environ: added to the steps' environment, like `MLFLOW_TRACKING_URI`.
     :param text_parameters: the parameters are text, as on the command line.
+    :param registry: fetches `models:/` and `runs:/` for importers; None: they are refused.
     :raises InputError: for a file, a parameter or something to import that is wrong; nothing has run then.
     :raises ComponentError: when a step failed, after everything is written down.
     :raises ConflictError: when the run to resume is still running.
@@ -72,7 +68,8 @@ def run(
     else:
         compiled = compiling.load(Path(source), store, pipeline)
         given = values.arguments(compiled.pipeline, parameters, text=text_parameters)
-        _check_importers(compiled, given)
+        containers.images(compiled.pipeline, project_of(settings), str(compiled.source))
+        _check_importers(compiled, given, Importing(settings.home, registry))
         record = PipelineRun(
             ids.new_id("run"),
             compiled.pipeline.name,
@@ -94,9 +91,9 @@ def run(
         runs.put(store, record)
         codes = [part.body for part in compiled.pipeline.components.values() if isinstance(part.body, PythonCode)]
         workers = Workers(folder, environ or {}, preload.modules(codes))
-        runner = _Runner(compiled, record, store, settings, progress, workers, use_cache, prior, slots)
-        runner.attempts = attempts
-        return runner.to_the_end()
+        execution = Execution(compiled, record, store, settings, progress, workers, use_cache, prior, slots, registry)
+        execution.attempts = attempts
+        return execution.to_the_end()
 
 
 def _resumed(store: Store, home: Path, resume: str, source: Path, pipeline: str) -> tuple[PipelineRun, Compiled]:
@@ -162,8 +159,8 @@ def _owned(folder: Path, run_id: str) -> Iterator[None]:
         yield
 
 
-def _check_importers(compiled: Compiled, parameters: Mapping[str, Any]) -> None:
-    """Refuse addresses that are not on this machine, and missing files, before anything runs."""
+def _check_importers(compiled: Compiled, parameters: Mapping[str, Any], importing: Importing) -> None:
+    """Refuse addresses that mean nothing on this machine, and missing files, before anything runs."""
     root = compiled.pipeline.root.body
     assert isinstance(root, Graph)
     for task in root.tasks.values():
@@ -172,224 +169,4 @@ def _check_importers(compiled: Compiled, parameters: Mapping[str, Any]) -> None:
             given = task.parameters.get(body.uri.input) if body.uri.input else body.uri
             uri = parameters.get(given.input) if given and given.input else (given.constant if given else None)
             if isinstance(uri, str) and "{{$" not in uri:
-                path = steps.local_path(uri, f"importer {task.name!r}")
-                if not path.exists():
-                    raise errors.InputError(
-                        f"nothing to import at {uri!r}",
-                        where=f"importer {task.name!r}",
-                        way_out=f"Looked at {path}.",
-                        code="INP-017",
-                    )
-
-
-class _Runner(Walk):
-    """One run in progress. Only this thread writes states; threads of the pool wait for workers."""
-
-    def __init__(
-        self,
-        compiled: Compiled,
-        record: PipelineRun,
-        store: Store,
-        settings: Settings,
-        progress: Progress,
-        workers: Workers,
-        use_cache: bool,
-        prior: dict[str, TaskRun],
-        slots: int,
-    ) -> None:
-        super().__init__(
-            compiled,
-            dict(record.parameters),
-            run=record.id,
-            store=store,
-            home=settings.home,
-            use_cache=use_cache,
-            prior=prior,
-        )
-        self.record, self.progress, self.workers = record, progress, workers
-        self.slots = slots or os.cpu_count() or 1
-        self.pool = ThreadPoolExecutor(self.slots, thread_name_prefix="ondol-step")
-        self.done: queue.SimpleQueue[tuple[Ready, TaskRun, Outcome]] = queue.SimpleQueue()
-        self.running: dict[str, TaskRun] = {}
-        self.waiting: deque[Ready] = deque()
-        self.later: list[tuple[float, int, Ready]] = []
-        self.attempts: dict[str, int] = {}  # how often each task was started, over all resumptions
-        self.tries: dict[str, int] = {}
-        self.error: errors.ComponentError | None = None
-        self.stage = f"pipeline {record.name}"
-
-    def to_the_end(self) -> PipelineRun:
-        total = sum(1 for _ in _leaves(self.compiled))
-        self.progress.start(self.stage, total)
-        for line in self.record.notes:
-            self.progress.advance(self.stage, 0, line)
-        try:
-            self._loop()
-        except BaseException as error:
-            self._cancelled(error)
-            raise
-        finally:
-            self.workers.stop()
-            self.pool.shutdown(wait=True, cancel_futures=True)
-        return self._ended()
-
-    def _loop(self) -> None:
-        self.advance()
-        while self.running or self.later or self.waiting:
-            while self.waiting and len(self.running) < self.slots:
-                self._submit(self.waiting.popleft())
-            wait = max(0.0, self.later[0][0] - time.monotonic()) if self.later else None
-            try:
-                ready, task, outcome = self.done.get(timeout=wait)
-            except queue.Empty:
-                self.waiting.append(heapq.heappop(self.later)[2])
-                continue
-            self.running.pop(task.name, None)
-            self._settle(ready, task, outcome)
-            self.advance()
-
-    # ------------------------------------------------------------ steps
-
-    def environment(self, node: Node, code: PythonCode) -> Environment:
-        return environments.ensure(
-            code, self.home, lambda text: self.progress.advance(self.stage, 0, f"{node.path}: {text}")
-        )
-
-    def launch(self, ready: Ready) -> None:
-        self.waiting.append(ready)
-
-    def _submit(self, ready: Ready) -> None:
-        node = ready.node
-        attempt = self.attempts.get(node.path, 0) + 1
-        self.attempts[node.path] = attempt
-        folder = self.folder / node.path / f"attempt-{attempt}"
-        task = TaskRun(
-            node.path,
-            "running",
-            inputs=dict(ready.inputs.parameters),
-            started_at=time.time(),
-            log_path=str(folder / "log.txt"),
-            attempt=attempt,
-            key=caching.key_of(ready.ingredients),
-        )
-        self.note(node, task)
-        self.running[node.path] = task
-        work = Work(
-            node.path,
-            node.component,
-            ready.code,
-            ready.inputs.parameters,
-            ready.inputs.artifacts,
-            folder,
-            self.compiled.origins.get(_source_key(ready.code)),
-        )
-        python = environments.find(ready.code, self.home).python
-        self.pool.submit(self._work, ready, task, work, python)
-
-    def _work(self, ready: Ready, task: TaskRun, work: Work, python: str) -> None:
-        try:
-            outcome = steps.run(work, lambda: self.workers.of(python), self.blobs)
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that decides
-            outcome = Outcome(error=errors.ComponentError(f"step {work.name!r} could not run: {error}", code="RUN-012"))
-        self.done.put((ready, task, outcome))
-
-    def _settle(self, ready: Ready, task: TaskRun, outcome: Outcome) -> None:
-        node, retry = ready.node, ready.node.task.retry
-        ended_at = time.time()
-        if outcome.error is None:
-            task = replace(
-                task, state="succeeded", outputs=outcome.outputs, parameters=outcome.parameters, ended_at=ended_at
-            )
-            self.note(node, task, ready)
-            self._succeed(node, task)
-            return
-        tries = self.tries[node.path] = self.tries.get(node.path, 0) + 1
-        failed = replace(task, state="failed", ended_at=ended_at, error=outcome.error.message)
-        if retry is not None and tries <= retry.times:
-            wait = min(retry.wait * retry.factor ** (tries - 1), retry.longest)
-            runs.put_task(self.store, self.run, failed)
-            self.progress.advance(self.stage, 0, f"{node.path}: {outcome.error.message}; try {tries + 1} in {wait:g} s")
-            heapq.heappush(self.later, (time.monotonic() + wait, id(ready), ready))
-            return
-        self.note(node, failed)
-        self.fail(node, outcome.error)
-        self.finish(node, Ended("failed", error=outcome.error.message))
-
-    def fail(self, node: Node, error: errors.ComponentError) -> None:
-        if self.error is None:
-            self.error = error
-
-    # ------------------------------------------------------------ states
-
-    def note(self, node: Node, task: TaskRun, ready: Ready | None = None) -> None:
-        if ready is not None and ready.ingredients and task.state == "succeeded":
-            runs.finish_task(self.store, self.run, task, plan.step_name(self.compiled, node), ready.ingredients)
-        else:
-            runs.put_task(self.store, self.run, task)
-        if not task.graph:
-            ended = task.state not in ("running", "pending")
-            self.progress.advance(self.stage, 1 if ended else 0, describe(task))
-
-    def _ended(self) -> PipelineRun:
-        failed = any(ended.state == "failed" for ended in self.flow.root.ended.values())
-        message = self.error.message if self.error else ""
-        outputs = dict(sum_up(self.flow.root).parameters)
-        self.record = replace(
-            self.record, state="failed" if failed else "succeeded", ended_at=time.time(), error=message, outputs=outputs
-        )
-        runs.put(self.store, self.record)
-        finished = runs.get(self.store, self.record.id)
-        if failed:
-            raise self.error or errors.ComponentError(f"run {self.run!r} failed", code="RUN-010")
-        self.progress.finish(self.stage, summary(finished))
-        return finished
-
-    def _cancelled(self, error: BaseException) -> None:
-        """Write down that the run was stopped, whatever stopped it."""
-        now = time.time()
-        self.workers.stop()
-        with contextlib.suppress(errors.OndolError):
-            for task in self.running.values():
-                runs.put_task(self.store, self.run, replace(task, state="cancelled", ended_at=now))
-            state: RunState = "cancelled" if isinstance(error, KeyboardInterrupt) else "failed"
-            message = str(error) or type(error).__name__
-            runs.put(self.store, replace(self.record, state=state, ended_at=now, error=message))
-
-
-def _source_key(code: PythonCode) -> str:
-    import hashlib
-
-    return hashlib.sha256(code.source.encode()).hexdigest()
-
-
-def _leaves(compiled: Compiled) -> Iterator[str]:
-    """Yield the steps of a pipeline, nested ones included."""
-    graphs = [compiled.pipeline.root.body]
-    while graphs:
-        body = graphs.pop()
-        assert isinstance(body, Graph)
-        for task in body.tasks.values():
-            inner = compiled.pipeline.components[task.component].body
-            if isinstance(inner, Graph):
-                graphs.append(inner)
-            else:
-                yield task.name
-
-
-def describe(task: TaskRun) -> str:
-    """Return one line for people about a task's state."""
-    if task.cached:
-        return f"{task.name}: reused"
-    if task.state == "running":
-        return f"{task.name}: running"
-    if task.state in ("skipped", "failed") and task.error:
-        return f"{task.name}: {task.state}, {task.error}"
-    took = f" in {task.ended_at - task.started_at:.1f} s" if task.ended_at else ""
-    return f"{task.name}: {task.state}{took}"
-
-
-def summary(record: PipelineRun) -> str:
-    """Return one line for people about a finished run."""
-    leaves = [task for task in record.tasks if not task.graph]
-    reused = sum(task.cached for task in leaves)
-    return f"{len(leaves)} steps, {reused} reused, {record.ended_at - record.started_at:.1f} s ({record.id})"
+                importing.check(uri, f"importer {task.name!r}")

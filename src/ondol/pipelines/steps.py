@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ondol.base import errors, hashing
-from ondol.formats.kfp_container import PythonCode
-from ondol.formats.kfp_graph import Component, Importer
-from ondol.pipelines import caching, values
+from ondol.base import errors
+from ondol.formats.kfp_container import Code, PythonCode
+from ondol.formats.kfp_graph import Component
+from ondol.pipelines import caching, containers, values
+from ondol.pipelines.surroundings import Surroundings
 from ondol.pipelines.workers import Worker, WorkerDied
 from ondol.records.pipeline import Artifact
+from ondol.records.project import ImageSpec
 from ondol.store.blobs import Blobs
 
 
@@ -30,11 +32,27 @@ class Work:
     """The task, `outer/inner` inside nested pipelines."""
 
     component: Component
-    code: PythonCode
+    code: Code
     parameters: dict[str, Any]
     artifacts: dict[str, tuple[Artifact, ...]]
     folder: Path
     origin: tuple[str, int] | None = None
+    image: ImageSpec = field(default_factory=ImageSpec)
+    """What a container component's image means here."""
+
+    programs: str = ""
+    """Folder of the programs that its command finds first; empty: the running Python's."""
+
+    cwd: str = ""
+    """Where its command runs; empty: where Ondol does."""
+
+    facts: Mapping[str, str] = field(default_factory=dict)
+    surroundings: Surroundings = field(default_factory=Surroundings)
+    memory: int = 0
+    """Bytes; 0: any."""
+
+    seconds: float = 0.0
+    """How long the attempt may take; 0: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +70,19 @@ def run(work: Work, worker: Callable[[], Worker], blobs: Blobs) -> Outcome:
         work.folder.mkdir(parents=True, exist_ok=True)
         (work.folder / "log.txt").touch()
         (work.folder / "job.json").write_text(json.dumps(_job(work), ensure_ascii=False), encoding="utf-8")
-        code = worker().run(work.folder).result()
+        end = worker().run(work.folder, _request(work)).result()
     except WorkerDied as error:
         words = str(error) or _tail(work.folder / "log.txt")
         way_out = "Run again with `--resume` to go on: finished steps are kept."
         return Outcome(error=_failed(work, "lost its worker process", way_out=way_out, details=words))
     except OSError as error:
         return Outcome(error=_failed(work, f"cannot be started: {error}", way_out="Free some disk space."))
-    if code != 0:
-        return Outcome(error=_raised(work, code))
+    except errors.InputError as error:
+        return Outcome(error=_failed(work, error.message, where=error.where, way_out=error.way_out))
+    if end.why:
+        return Outcome(error=_stopped(work, end.why))
+    if end.code != 0:
+        return Outcome(error=_raised(work, end.code))
     try:
         return _collect(work, blobs)
     except errors.ComponentError as error:
@@ -89,14 +111,36 @@ def _job(work: Work) -> dict[str, Any]:
         inputs["artifacts"] = {
             name: {"artifacts": [_runtime(one) for one in many]} for name, many in work.artifacts.items()
         }
-    return {
-        "task": work.name,
-        "function": work.code.function,
-        "source": work.code.source,
-        "origin": work.origin,
-        "env": work.code.env,
-        "input": {"inputs": inputs, "outputs": outputs},
-    }
+    given = {"inputs": inputs, "outputs": outputs}
+    job: dict[str, Any] = {"task": work.name, "env": work.code.env, "input": given}
+    if isinstance(work.code, PythonCode):
+        return {**job, "function": work.code.function, "source": work.code.source, "origin": work.origin}
+    for folder in {work.folder, work.folder / "parameters"} if work.component.output_parameters else ():
+        folder.mkdir(exist_ok=True)
+    words = containers.command(work.component, work.code, work.image, given, work.facts)
+    if not words:
+        raise errors.InputError(
+            f"image {work.code.image!r}: the file gives no command, and the image's own is not known here",
+            where=work.code.where,
+            way_out="Say it in ondol.yaml: images: {…: {command: […]}}.",
+            code="INP-504",
+        )
+    return {**job, "command": words, "programs": work.programs, "cwd": work.cwd}
+
+
+def _request(work: Work) -> dict[str, Any]:
+    """Return what the worker is told beside the job; secrets are here, for this is not written down."""
+    request: dict[str, Any] = {}
+    if work.surroundings.environ:
+        request["env"] = work.surroundings.environ
+    if work.surroundings.places:
+        places = work.surroundings.places
+        request["mounts"] = [[place.source, place.target, place.read_only] for place in places]
+    if work.memory:
+        request["memory"] = work.memory
+    if work.seconds:
+        request["seconds"] = work.seconds
+    return request
 
 
 def _runtime(artifact: Artifact) -> dict[str, Any]:
@@ -159,6 +203,19 @@ def _raised(work: Work, code: int) -> errors.ComponentError:
     return _failed(work, f"failed: {message}", where=report["where"], way_out=way_out, details=report["trace"])
 
 
+def _stopped(work: Work, why: str) -> errors.ComponentError:
+    """Say that the worker ended a step, and why."""
+    if why == "memory":
+        reason = f"was stopped: its processes held more than its memory limit of {work.memory} bytes"
+        way_out = "Raise set_memory_limit, or leave it out."
+    elif why == "time":
+        reason = f"was stopped: it took longer than its deadline of {work.seconds:g} s"
+        way_out = "Raise kubernetes.set_timeout, or leave it out."
+    else:
+        reason, way_out = why, "Run the step's pipeline on Kubeflow, or leave the mount out."
+    return _failed(work, reason, way_out=way_out, details=_tail(work.folder / "log.txt"))
+
+
 def _died(work: Work, code: int) -> errors.ComponentError:
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
@@ -183,44 +240,4 @@ def _failed(work: Work, reason: str, *, where: str = "", way_out: str = "", deta
         way_out=way_out,
         details=details,
         code="RUN-010",
-    )
-
-
-def local_path(uri: str, where: str) -> Path:
-    """Return the local path that an importer's address names.
-
-    :raises UnsupportedError: for an address that is not on this machine.
-    """
-    scheme, separator, rest = uri.partition("://")
-    if separator and scheme != "file":
-        raise errors.UnsupportedError(
-            f"the importer's address {uri!r} is not on this machine",
-            where=where,
-            way_out="Give a local path or file://…; other addresses need the pipeline to run on Kubeflow.",
-        )
-    return Path(rest if separator else uri).expanduser().absolute()
-
-
-def imported(name: str, importer: Importer, uri: str, metadata: dict[str, Any]) -> Artifact:
-    """Return the artifact at an importer's address, with the digest of its content.
-
-    :raises InputError: when there is nothing.
-    """
-    path = local_path(uri, f"importer {name!r}")
-    if not path.exists():
-        raise errors.InputError(
-            f"nothing to import at {uri!r}",
-            where=f"importer {name!r}",
-            way_out=f"Looked at {path}.",
-            code="INP-017",
-        )
-    return Artifact(
-        "artifact",
-        importer.type,
-        str(path),
-        str(path),
-        hashing.of_tree(path),
-        metadata,
-        importer.version,
-        caching.stamp(path),
     )

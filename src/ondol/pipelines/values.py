@@ -88,10 +88,10 @@ def arguments(pipeline: Pipeline, given: Mapping[str, Any], *, text: bool = Fals
     """
     known = pipeline.root.parameters
     for name in given:
-        if name not in known:
+        if name not in known and name not in pipeline.root.artifacts:
             raise errors.InputError(
                 f"the pipeline {pipeline.name!r} has no parameter {name!r}",
-                way_out=f"It has: {', '.join(known) or 'none'}.",
+                way_out=f"It has: {', '.join([*known, *pipeline.root.artifacts]) or 'none'}.",
                 code="INP-015",
             )
     values = {}
@@ -108,13 +108,35 @@ def arguments(pipeline: Pipeline, given: Mapping[str, Any], *, text: bool = Fals
                 way_out=f"Give it: -p {name}=…",
                 code="INP-015",
             )
-    if pipeline.root.artifacts:
-        raise errors.UnsupportedError(
-            f"the pipeline takes artifacts as inputs: {', '.join(pipeline.root.artifacts)}",
-            where="root.inputDefinitions.artifacts",
-            way_out="Import them with dsl.importer inside the pipeline.",
+        check_literal(values.get(name), parameter, f"parameter {name!r}")
+    return {name: value for name, value in values.items() if value is not None} | _addresses(pipeline, given)
+
+
+def _addresses(pipeline: Pipeline, given: Mapping[str, Any]) -> dict[str, str]:
+    """Return where the artifacts are that the pipeline itself takes: addresses that are imported first."""
+    found = {}
+    for name, slot in pipeline.root.artifacts.items():
+        address = given.get(name)
+        if isinstance(address, str) and address:
+            found[name] = address
+        elif address is not None or not slot.optional:
+            raise errors.InputError(
+                f"the pipeline {pipeline.name!r} needs the artifact {name!r} ({slot.type})",
+                way_out=f"Give its address: -p {name}=PATH, s3://… or models:/….",
+                code="INP-015",
+            )
+    return found
+
+
+def check_literal(value: Any, parameter: Parameter, where: str) -> None:
+    if value is not None and parameter.literals and value not in parameter.literals:
+        allowed = ", ".join(repr(item) for item in parameter.literals)
+        raise errors.InputError(
+            f"{value!r} is not one of the values the pipeline allows",
+            where=where,
+            way_out=f"They are: {allowed}.",
+            code="INP-015",
         )
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _python(value: Any, parameter: Parameter, where: str) -> Any:

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from ondol.base import errors
+from ondol.base import errors, hashing
 from ondol.base.environments import Environment
-from ondol.formats.kfp_container import PythonCode
-from ondol.formats.kfp_graph import Graph, Importer
-from ondol.pipelines import caching, environments, steps, values
+from ondol.base.settings import PROJECT_FILE, Settings
+from ondol.formats.kfp_container import Code
+from ondol.formats.kfp_graph import Claim, Graph, Importer, Source
+from ondol.pipelines import caching, containers, environments, values
 from ondol.pipelines.compiling import Compiled
-from ondol.pipelines.flow import Ended, Flow, Inputs, Iterations, Node, gathered
+from ondol.pipelines.flow import Artifacts, Ended, Flow, Inputs, Iterations, Node, gathered
+from ondol.pipelines.importing import Fetch, Importing
 from ondol.records.pipeline import TaskRun
+from ondol.records.project import ImageSpec, Project
 from ondol.store.blobs import Blobs
 from ondol.store.connection import Store
 
@@ -27,11 +29,21 @@ class Ready:
     """A step whose inputs are there and which must run."""
 
     node: Node
-    code: PythonCode
+    code: Code
     inputs: Inputs
     ingredients: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
     """Why it runs instead of being reused."""
+
+
+_ANY = ImageSpec()
+
+
+def project_of(settings: Settings) -> Project:
+    """Return the project's own facts; without an ondol.yaml there are none."""
+    from ondol.formats import project
+
+    return project.load(settings.project) if (settings.project / PROJECT_FILE).is_file() else Project(name="")
 
 
 class Walk(ABC):
@@ -47,13 +59,17 @@ class Walk(ABC):
         *,
         run: str,
         store: Store,
-        home: Path,
+        settings: Settings,
         use_cache: bool,
         prior: dict[str, TaskRun],
+        registry: Fetch | None = None,
     ) -> None:
-        self.compiled, self.run, self.store, self.home = compiled, run, store, home
-        self.folder = home / "runs" / run
-        self.blobs = Blobs(home / "blobs")
+        self.compiled, self.run, self.store, self.settings, self.home = compiled, run, store, settings, settings.home
+        self.folder = self.home / "runs" / run
+        self.workspace = self.home / "workspaces" / run
+        self.blobs = Blobs(self.home / "blobs")
+        self.importing = Importing(self.home, registry)
+        self.images = containers.images(compiled.pipeline, project_of(settings), str(compiled.source))
         self.use_cache = use_cache
         self.prior = prior
         job = f"{compiled.pipeline.name}-{run.removeprefix('run-')}"
@@ -62,8 +78,9 @@ class Walk(ABC):
             "pipeline_job_resource_name": job,
             "pipeline_job_uuid": run,
             "pipeline_root": str(self.folder),
+            "workspace_path": str(self.workspace),
         }
-        self.flow = Flow(compiled.pipeline, parameters, facts)
+        self.flow = Flow(compiled.pipeline, parameters, facts, self._given(parameters))
 
     # What planning and running do differently.
 
@@ -75,11 +92,28 @@ class Walk(ABC):
     def note(self, node: Node, task: TaskRun, ready: Ready | None = None) -> None:
         """A task's state is new: write it down before it is announced."""
 
-    def environment(self, node: Node, code: PythonCode) -> Environment:
+    @abstractmethod
+    def claim(self, node: Node, claim: Claim, inputs: Inputs) -> TaskRun | None:
+        """Make or remove a volume; None: not now, it is only planned."""
+
+    def image(self, node: Node) -> ImageSpec:
+        """Return what the image of a step means here."""
+        return self.images.get(node.component.name, _ANY)
+
+    def environment(self, node: Node, code: Code) -> Environment:
         """Return where a step would run."""
-        return environments.find(code, self.home)
+        return environments.find(code, self.image(node), self.home)
 
     # What they do alike.
+
+    def _given(self, parameters: dict[str, Any]) -> Artifacts:
+        """Bring in the artifacts that the pipeline itself takes."""
+        given: Artifacts = {}
+        for name, slot in self.compiled.pipeline.root.artifacts.items():
+            if name in parameters:
+                importer = Importer(Source(), slot.type, slot.version)
+                given[name] = (self.importing.artifact(name, importer, str(parameters[name]), {}),)
+        return given
 
     def advance(self) -> None:
         """Handle every task that is ready now."""
@@ -129,6 +163,8 @@ class Walk(ABC):
             self._succeed(node, done)
         elif isinstance(body, Importer):
             self._import(node, body, inputs)
+        elif isinstance(body, Claim):
+            self._claim(node, body, inputs)
         else:
             self._step(node, body, inputs)
 
@@ -170,12 +206,30 @@ class Walk(ABC):
         source = importer.uri
         uri = known.get(source.input) if source.input else values.fill(source.constant, known, {})
         metadata = values.fill(importer.metadata, known, {})
-        artifact = steps.imported(node.path, importer, str(uri), metadata)
+        workspace = self.workspace if importer.to_workspace else None
+        artifact = self.importing.artifact(node.path, importer, str(uri), metadata, workspace)
         task = TaskRun(node.path, "succeeded", outputs={"artifact": artifact}, inputs=_known(inputs))
         self.note(node, task)
         self._succeed(node, task)
 
-    def _step(self, node: Node, code: PythonCode, inputs: Inputs) -> None:
+    def _claim(self, node: Node, claim: Claim, inputs: Inputs) -> None:
+        task = None if inputs.unknown else self.claim(node, claim, inputs)
+        if task is None:
+            self.note(node, TaskRun(node.path, "pending", error="it makes or removes a volume"))
+            self.finish(node, Ended("succeeded", unknown=True))
+        else:
+            self.note(node, task)
+            self._succeed(node, task)
+
+    def _identity(self, node: Node, environment: str) -> str:
+        """Return what a step runs in: its environment, and the local command that stands for its image."""
+        image = self.image(node)
+        if not image.command:
+            return environment
+        files = containers.local_files(image, self.settings.project)
+        return hashing.of_json([environment, list(image.command), [hashing.of_file(file) for file in files]])
+
+    def _step(self, node: Node, code: Code, inputs: Inputs) -> None:
         if inputs.unknown:
             self.launch(Ready(node, code, inputs, reason="what it works on changes"))
             return
@@ -183,8 +237,11 @@ class Walk(ABC):
         if not environment.identity:
             self.launch(Ready(node, code, inputs, reason=environment.note))
             return
-        parts = caching.ingredients(node.component, code, inputs.parameters, inputs.artifacts, environment.identity)
-        reason = self._not_reusable(node)
+        identity = self._identity(node, environment.identity)
+        parts = caching.ingredients(
+            node.component, code, inputs.parameters, inputs.artifacts, identity, node.task.cache_key
+        )
+        reason = self._not_reusable(node, code)
         if not reason:
             found = caching.find(self.store, self.blobs, caching.key_of(parts), self.folder / node.path)
             if found is not None:
@@ -194,9 +251,11 @@ class Walk(ABC):
                 return
         self.launch(Ready(node, code, inputs, parts, reason))
 
-    def _not_reusable(self, node: Node) -> str:
+    def _not_reusable(self, node: Node, code: Code) -> str:
         if not self.use_cache:
             return "reuse is off for this run"
+        if any(mount.kind == "volume" for mount in code.platform.mounts):
+            return "it works on a volume, whose content is not tracked"
         return "" if node.task.cache else "its caching is off in the pipeline file"
 
 

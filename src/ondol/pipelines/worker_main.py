@@ -2,11 +2,12 @@
 
     python -P worker_main.py [MODULE …]
 
-It imports kfp's runtime and the modules once, then waits for `{"id": 1, "folder": "…"}` lines on standard input. For
-each it forks; the child runs the component of `FOLDER/job.json` with kfp's own executor, in a session of its own,
-with its output in `FOLDER/log.txt`, and leaves `executor_output.json` or `error.json`. Lines on standard output say
-`{"id", "pid"}` when a child starts and `{"id", "code"}` when it has ended. When standard input closes, everything that
-still runs is killed: a killed runner leaves no orphans.
+It imports kfp's runtime and the modules once, then waits for `{"id": 1, "folder": "…"}` lines on standard input (and
+perhaps `env`, `mounts`, `memory`, `seconds`). For each it forks; the child runs the component of `FOLDER/job.json` with
+kfp's own executor, or its command, in a session of its own, with its output in `FOLDER/log.txt`, and leaves
+`executor_output.json` or `error.json`. Lines on standard output say `{"id", "pid"}` when a child starts and
+`{"id", "code", "why"}` when it has ended. When standard input closes, everything that still runs is killed: a killed
+runner leaves no orphans.
 
 This is the other of the two places that import kfp. It must not import anything of Ondol's: it runs in environments
 that have only kfp and the component's packages. The forking process runs no thread and no user code.
@@ -27,7 +28,11 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 _GRACE = 1.0  # seconds between asking a step to end and killing it
+_LOOK = 0.1  # seconds between looks at steps with a limit
 _DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
+_ADOPT_ORPHANS = 36  # prctl's PR_SET_CHILD_SUBREAPER
+_NEW_MOUNTS, _NEW_USER = 0x20000, 0x10000000  # unshare's CLONE_NEWNS, CLONE_NEWUSER
+_READ_ONLY, _REMOUNT, _BIND, _RECURSIVE, _PRIVATE = 0x1, 0x20, 0x1000, 0x4000, 0x40000  # mount's MS_*
 
 
 def _libc() -> Any:
@@ -116,6 +121,8 @@ def _report(error: BaseException, folder: str, own: tuple[str, ...]) -> None:
 def _work(folder: str) -> int:
     job = json.loads(Path(folder, "job.json").read_text(encoding="utf-8"))
     os.environ.update(job["env"])
+    if "command" in job:
+        _become(job)
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed()  # imported before the fork: without this every step would draw the same numbers
     own = (str(Path(folder, "component.py")), *([job["origin"][0]] if job.get("origin") else []))
@@ -136,8 +143,50 @@ def _work(folder: str) -> int:
     return 0
 
 
-def _child(folder: str, libc: Any) -> NoReturn:
-    code = 1
+def _become(job: dict[str, Any]) -> NoReturn:
+    """Turn into the command of a container component."""
+    os.environ["PATH"] = job["programs"] + os.pathsep + os.environ.get("PATH", os.defpath)
+    os.environ.pop("_KFP_RUNTIME", None)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.chdir(job["cwd"] or os.curdir)
+        os.execvpe(job["command"][0], job["command"], os.environ)
+    except OSError as error:
+        sys.stderr.write(f"{job['command'][0]}: {error.strerror}\n")
+        sys.stderr.flush()
+        os._exit(127)
+
+
+def _mount(mounts: list[list[Any]], libc: Any) -> str:
+    """Let the step see folders at paths of its choice, in a view of the file system that is its own.
+
+    Returns what went wrong, in words; empty when nothing did.
+    """
+    if libc is None or not hasattr(libc, "unshare"):
+        return "asks for a folder at a path of its own, which only Linux can give a single process"
+    for _, target, _ in mounts:
+        try:
+            Path(target).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            return f"asks for a folder at {target!r}, which cannot be made ({error.strerror}): make it once, as root"
+    user, group = os.getuid(), os.getgid()
+    if libc.unshare(_NEW_MOUNTS) != 0:
+        if libc.unshare(_NEW_MOUNTS | _NEW_USER) != 0:
+            return "asks for a folder at a path of its own, and this kernel allows no user namespaces"
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+            Path("/proc/self", name).write_text(text, encoding="ascii")
+    if libc.mount(b"none", b"/", None, _RECURSIVE | _PRIVATE, None) != 0:
+        return "cannot have a view of the file system of its own"
+    for source, target, read_only in mounts:
+        flags = [_BIND] + ([_BIND | _REMOUNT | _READ_ONLY] if read_only else [])
+        if any(libc.mount(source.encode(), target.encode(), None, flag, None) != 0 for flag in flags):
+            return f"cannot have {source!r} at {target!r}"
+    return ""
+
+
+def _child(request: dict[str, Any], libc: Any) -> NoReturn:
+    folder, code = request["folder"], 1
     try:
         os.setsid()
         if libc is not None:
@@ -154,8 +203,14 @@ def _child(folder: str, libc: Any) -> NoReturn:
         import faulthandler
 
         faulthandler.enable(sys.stderr)
-        code = _work(folder)
-        _leave()
+        os.environ.update(request.get("env", {}))
+        trouble = _mount(request["mounts"], libc) if request.get("mounts") else ""
+        if trouble:
+            Path(folder, "trouble.txt").write_text(trouble, encoding="utf-8")
+            code = 125
+        else:
+            code = _work(folder)
+            _leave()
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
@@ -180,6 +235,73 @@ def _kill(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
+def _children(pid: int) -> list[int]:
+    """Return a process' children (Linux; elsewhere none are known)."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except OSError:
+        return []
+    return [int(word) for word in text.split()]
+
+
+def _tree(pid: int) -> list[int]:
+    """Return a process and everything below it, whatever session it moved to."""
+    return [pid, *(below for child in _children(pid) for below in _tree(child))]
+
+
+def _memory(pid: int) -> int:
+    """Return the bytes that a process and everything below it hold in memory."""
+    pages = 0
+    for one in _tree(pid):
+        with contextlib.suppress(OSError, IndexError):
+            pages += int(Path(f"/proc/{one}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Step:
+    """A running step and its limits."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.id: int = request["id"]
+        self.folder: str = request["folder"]
+        self.memory: int = request.get("memory", 0)
+        seconds: float = request.get("seconds", 0.0)
+        self.deadline = time.monotonic() + seconds if seconds else 0.0
+        self.why = ""
+        self.last_call = 0.0
+
+    def watched(self) -> bool:
+        return bool(self.memory or self.deadline or self.last_call)
+
+    def look(self, pid: int) -> None:
+        """Stop the step when it is over a limit: asked first, then killed; for memory there is no time to ask."""
+        now = time.monotonic()
+        if self.last_call:
+            self.insist(pid, now)
+        elif self.deadline and now > self.deadline:
+            self.why = "time"
+            self.ask(pid)
+        elif self.memory and _memory(pid) > self.memory:
+            self.why, self.last_call = "memory", now
+            self.insist(pid, now)
+
+    def ask(self, pid: int) -> None:
+        if not self.last_call:
+            self.last_call = time.monotonic() + _GRACE
+            _kill(pid, signal.SIGTERM)
+
+    def insist(self, pid: int, now: float) -> None:
+        if now >= self.last_call:
+            for one in reversed(_tree(pid)):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(one, signal.SIGKILL)
+
+    def trouble(self) -> str:
+        with contextlib.suppress(OSError):
+            return Path(self.folder, "trouble.txt").read_text(encoding="utf-8")
+        return ""
+
+
 class Warm:
     """The forking loop."""
 
@@ -190,7 +312,9 @@ class Warm:
         os.dup2(null, 0)
         os.dup2(2, 1)
         self.libc = _libc()
-        self.children: dict[int, int] = {}
+        if self.libc is not None:
+            self.libc.prctl(_ADOPT_ORPHANS, 1)  # what a step leaves behind comes to this process, to be ended
+        self.steps: dict[int, Step] = {}
         self.wake, wake_end = os.pipe()
         os.set_blocking(wake_end, False)
         os.set_blocking(self.wake, False)
@@ -208,30 +332,51 @@ class Warm:
             os.close(self.requests)
             os.close(self.answers)
             os.close(self.wake)
-            _child(request["folder"], self.libc)
-        self.children[pid] = request["id"]
+            _child(request, self.libc)
+        self.steps[pid] = Step(request)
         self.say(id=request["id"], pid=pid)
 
     def stop(self, wanted: int) -> None:
-        for pid, number in self.children.items():
-            if number == wanted:
-                _kill(pid, signal.SIGTERM)
+        for pid, step in self.steps.items():
+            if step.id == wanted:
+                step.ask(pid)
 
     def reap(self) -> None:
-        while self.children:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
             if pid == 0:
-                return
-            number = self.children.pop(pid, None)
-            _kill(pid, signal.SIGKILL)  # what the step left running behind it
-            if number is not None:
-                self.say(id=number, code=os.waitstatus_to_exitcode(status))
+                break
+            step = self.steps.pop(pid, None)
+            if step is not None:
+                _kill(pid, signal.SIGKILL)  # what the step left running behind it
+                code = os.waitstatus_to_exitcode(status)
+                why = step.why or (step.trouble() if code == 125 else "")
+                self.say(id=step.id, code=code, **({"why": why} if why else {}))
+        if not self.steps:
+            self.end_orphans()
+
+    def end_orphans(self) -> None:
+        """End what left its step's session and outlived it; only when no step runs is it clear whose it was."""
+        for pid in _children(os.getpid()):
+            if pid not in self.steps:
+                for one in reversed(_tree(pid)):
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.kill(one, signal.SIGKILL)
+
+    def look(self) -> None:
+        for pid, step in self.steps.items():
+            if step.watched():
+                step.look(pid)
 
     def run(self) -> None:
         self.say(ready=True)
         buffer = b""
         while True:
-            readable, _, _ = select.select([self.requests, self.wake], [], [])
+            watching = any(step.watched() for step in self.steps.values())
+            readable, _, _ = select.select([self.requests, self.wake], [], [], _LOOK if watching else None)
             if self.wake in readable:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.wake, 4096)
@@ -247,17 +392,20 @@ class Warm:
                     else:
                         self.start(request)
             self.reap()
+            self.look()
         self.end()
 
     def end(self) -> None:
-        for pid in self.children:
-            _kill(pid, signal.SIGTERM)
+        for pid, step in self.steps.items():
+            step.ask(pid)
         deadline = time.monotonic() + _GRACE
-        while self.children and time.monotonic() < deadline:
+        while self.steps and time.monotonic() < deadline:
             self.reap()
             time.sleep(0.01)
-        for pid in self.children:
-            _kill(pid, signal.SIGKILL)
+        for pid, step in self.steps.items():
+            step.insist(pid, step.last_call + 1)
+        self.steps.clear()
+        self.end_orphans()
 
 
 def main() -> None:

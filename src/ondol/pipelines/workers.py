@@ -13,13 +13,26 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ondol.base import errors
 
 _PROGRAM = Path(__file__).with_name("worker_main.py")
+_SECRETS = ("ONDOL_SECRET_", "ONDOL_CONFIGMAP_")  # only the steps that ask for one get it
 _STOP_SECONDS = 5.0  # a worker gives its steps one second; then it is killed itself
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a step's process ended."""
+
+    code: int
+    """Exit code, negative for a signal."""
+
+    why: str = ""
+    """Why the worker stopped it: `time`, `memory`, or in words what could not be mounted; empty: it ended by itself."""
 
 
 class WorkerDied(Exception):
@@ -47,7 +60,7 @@ class Worker:
                 start_new_session=True,  # a Ctrl-C is the runner's to handle
             )
         self._guard = threading.Lock()
-        self._running: dict[int, Future[int]] = {}
+        self._running: dict[int, Future[End]] = {}
         self._next = 0
         self._dead = False
         self._reader = threading.Thread(target=self._read, name="ondol-worker", daemon=True)
@@ -57,16 +70,19 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
-    def run(self, folder: Path) -> Future[int]:
-        """Start the step described in `folder/job.json`; the future gives its exit code, negative for a signal.
+    def run(self, folder: Path, request: Mapping[str, Any] | None = None) -> Future[End]:
+        """Start the step described in `folder/job.json`; the future says how it ended.
+
+        :param request: what is not written down or not the step's own business: `env` (secrets), `mounts`, `memory`
+            in bytes and `seconds`, beyond which it is stopped.
 
         The future raises :class:`WorkerDied` when the worker itself is gone.
         """
-        future: Future[int] = Future()
+        future: Future[End] = Future()
         with self._guard:
             self._next += 1
             self._running[self._next] = future
-            line = json.dumps({"id": self._next, "folder": str(folder)}).encode() + b"\n"
+            line = json.dumps({**(request or {}), "id": self._next, "folder": str(folder)}).encode() + b"\n"
             assert self._process.stdin is not None
             try:
                 if self._dead:
@@ -86,7 +102,7 @@ class Worker:
                 with self._guard:
                     future = self._running.pop(answer["id"], None)
                 if future is not None:
-                    future.set_result(int(answer["code"]))
+                    future.set_result(End(int(answer["code"]), str(answer.get("why", ""))))
         with self._guard:
             self._dead = True
             left, self._running = self._running, {}
@@ -131,7 +147,8 @@ class Workers:
         # Several steps share the processors: threads that spin while they wait for each other make training five
         # times slower then. The caller's own setting wins.
         patient = {"OMP_WAIT_POLICY": "PASSIVE"}
-        self._environ = {**patient, **os.environ, **environ, "_KFP_RUNTIME": "true"}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_SECRETS)}
+        self._environ = {**patient, **inherited, **environ, "_KFP_RUNTIME": "true"}
         self._workers: dict[str, Worker] = {}
         self._guard = threading.Lock()
 
