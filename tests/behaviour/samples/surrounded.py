@@ -1,4 +1,4 @@
-# ruff: noqa: PTH103, PTH110, PTH118, PTH123, PTH208, SIM115, RUF013
+# ruff: noqa: PTH103, PTH110, PTH123, PTH208, RUF013
 # mypy: ignore-errors
 """Pipelines that ask for more than code: secrets, volumes, a workspace, limits, images."""
 
