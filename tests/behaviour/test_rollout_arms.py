@@ -157,6 +157,30 @@ def test_a_slow_or_failing_candidate_never_touches_the_primary(plane: Plane, tmp
     assert float(dropped.split()[-1]) > 0
 
 
+def test_numbers_are_posted_once_and_refused_by_field(plane: Plane) -> None:
+    def post(*given: Any) -> Any:
+        return plane.client.post("/ondol/v1/metrics", json={"metrics": list(given)})
+
+    revenue = {"request": "order-1", "name": "revenue", "value": 12.5}
+    unit = {"unit": "customer-7", "service": "m", "name": "renewed", "value": 1}
+    assert post(revenue, unit).json() == {"received": 2, "new": 1, "not_on_trial": 1}
+    assert post(revenue).json()["new"] == 0
+    routed = routes.get(plane.store, "m")
+    assert routed is not None
+    routed = routes.put(plane.store, replace(routed, rollout="roll-1"))
+    assert post(unit).json() == {"received": 1, "new": 1, "not_on_trial": 0}
+    routes.put(plane.store, replace(routed, rollout=""))
+    for wrong, field in (
+        ({**revenue, "value": True}, "metrics[0].value"),
+        ({**revenue, "unit": "u"}, "metrics[0]"),
+        ({"unit": "u", "name": "n", "value": 1}, "metrics[0].service"),
+        ({**revenue, "at": 1}, "metrics[0].at"),
+        (7, "metrics[0]"),
+    ):
+        answer = post(wrong)
+        assert (answer.status_code, answer.json()["field"]) == (400, field)
+
+
 @pytest.mark.parametrize(
     ("declared", "found"),
     [("header:X-User", "h"), ("cookie:session", "c 1"), ("body:user.id", "7"), ("body:nothing", ""), ("", "")],

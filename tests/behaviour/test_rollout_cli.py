@@ -124,3 +124,42 @@ def test_an_empty_home_says_what_to_do(
 def test_mistakes_get_one_clear_message(shell: Shell, arguments: list[str], code: int, said: str) -> None:
     ended, out, err = shell(*arguments)
     assert (ended, said in err, out) == (code, True, "")
+
+
+def test_an_a_b_test_of_three_on_the_command_line(shell: Shell) -> None:
+    third = releases.put(shell.store, "delay", ModelManifest("c", "file:///c")).digest
+    for digest in (shell.candidate, third):
+        loads.put(shell.store, "delay", digest, "Loaded")
+    started = shell.json(
+        "rollout", "start", "delay", shell.candidate, "--strategy", "ab", "--arm", f"third={third}", "--metric",
+        "revenue:higher", "--unit", "cookie:session",
+    )  # fmt: skip
+    assert (started["policy"]["decide_on"], started["policy"]["steps"]) == ("revenue:higher", [66.67])
+    route = routes.get(shell.store, "delay")
+    assert route is not None
+    assert route.unit == "cookie:session"
+    roles = {one["digest"]: one["role"] for one in shell.json("release", "list", "delay")}
+    assert (roles[shell.candidate], roles[third]) == ("candidate 33.335 %", "third 33.335 %")
+    observations.append(
+        shell.store,
+        [
+            Observation(f"r{index}", time.time(), "delay", "d", split.assign(route, f"r{index}"), f"r{index}", 200, 1.0,
+                        route.rollout, weight=route.weight, signals={"revenue": 5.0})
+            for index in range(900)
+        ],
+    )  # fmt: skip
+    _, out, _ = shell("rollout", "status", "delay")
+    assert "third revenue:higher" in out
+    assert "ab, 66.67 %" in out
+    assert "e-value: better" in out
+    assert shell.json("rollout", "promote", "delay", "--variant", "third")["evidence"]["route"]["stable"] == third
+    code, _, err = shell("rollout", "start", "delay", shell.candidate, "--strategy", "ab", "--arm", "third")
+    assert (code, "NAME=RELEASE" in err) == (2, True)
+
+
+def test_a_shadow_on_the_command_line(shell: Shell) -> None:
+    code, out, _ = shell("rollout", "start", "delay", shell.candidate, "--strategy", "shadow")
+    assert (code, "answers copies" in out) == (0, True)
+    assert {one["role"] for one in shell.json("release", "list", "delay")} == {"serving", "candidate of copies"}
+    _, out, _ = shell("rollout", "status", "delay")
+    assert "shadow, copies only, step 1 of 1" in out

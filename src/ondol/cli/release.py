@@ -10,7 +10,7 @@ from ondol.cli import context, output
 
 if TYPE_CHECKING:
     from ondol.records.release import Release
-    from ondol.records.rollout import Route
+    from ondol.records.rollout import Route, Variant
 
 
 @click.group(
@@ -25,8 +25,14 @@ def _role(release: Release, routes: dict[str, Route]) -> str:
     route = routes.get(release.name)
     if route is None:
         return ""
-    roles = {route.previous: "previous", route.candidate: f"candidate {route.weight:g} %", route.stable: "serving"}
-    return roles.get(release.digest, "")
+    roles = {route.previous: "previous", **{one.release: _share(route, one) for one in route.variants}}
+    return {**roles, route.stable: "serving"}.get(release.digest, "")
+
+
+def _share(route: Route, variant: Variant) -> str:
+    if route.mirror:
+        return f"{variant.name} of copies"
+    return f"{variant.name} {route.weight * variant.share:g} %"
 
 
 def _pins(release: Release) -> str:

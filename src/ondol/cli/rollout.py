@@ -10,7 +10,9 @@ import click
 from ondol.cli import context, output
 
 if TYPE_CHECKING:
-    from ondol.records.rollout import Decision, Rollout
+    from collections.abc import Callable
+
+    from ondol.records.rollout import Decision, JudgePolicy, Rollout
     from ondol.rollout.findings import Finding
     from ondol.store.connection import Store
 
@@ -18,10 +20,11 @@ if TYPE_CHECKING:
 @click.group(
     "rollout",
     epilog="\b\nExamples:\n  ondol rollout start delay 3f2a91bc --steps 5,25,100\n"
+    "  ondol rollout start support 9c01d2aa --strategy ab --arm short=41be77f0 --decide-on quality\n"
     "  ondol rollout status delay --watch\n  ondol rollout abort delay --reason 'wrong training data'",
 )
 def group() -> None:
-    """Canaries: judged on evidence that may be looked at after every request, carried out by themselves."""
+    """Canaries, A/B tests, blue/green, shadows: judged on evidence that may be looked at after every request."""
 
 
 def _statuses(store: Store, service: str) -> list[dict[str, Any]]:
@@ -77,9 +80,12 @@ def _show(status: dict[str, Any]) -> None:
     from ondol.records.rollout import Rollout
 
     rollout = codec.typed(status["rollout"], Rollout)
-    weight = f"{rollout.policy.steps[rollout.step]:g} %" if rollout.state == "progressing" else rollout.state
+    names = ", ".join(
+        (f"{one.name} " if rollout.others else "") + hashing.short(one.release) for one in rollout.variants
+    )
+    kind = "" if rollout.policy.strategy == "canary" else f"{rollout.policy.strategy}, "
     print(
-        f"{rollout.service}: {hashing.short(rollout.candidate)} against {hashing.short(rollout.stable)}, {weight}, "
+        f"{rollout.service}: {names} against {hashing.short(rollout.stable)}, {kind}{_where(rollout)}, "
         f"step {rollout.step + 1} of {len(rollout.policy.steps)}, since {clock.iso(rollout.started_at)}"
     )
     _show_findings(status)
@@ -92,6 +98,12 @@ def _show(status: dict[str, Any]) -> None:
         )
     print(f"→ {status['reason']}" + (f"  ({status['decision']})" if status["decision"] else ""))
     print()
+
+
+def _where(rollout: Rollout) -> str:
+    if rollout.state != "progressing":
+        return rollout.state
+    return f"{rollout.weight:g} %" if rollout.weight else "copies only"
 
 
 def _show_findings(status: dict[str, Any]) -> None:
@@ -110,7 +122,7 @@ def _column(one: Finding) -> dict[str, str]:
 
     more = "not in sight" if one.more_requests is None else str(one.more_requests)
     return {
-        "": one.metric,
+        "": f"{one.variant} {one.metric}".strip(),
         "candidate": findings.shown(one, one.candidate),
         "  requests": str(one.candidate_n),
         "stable": findings.shown(one, one.stable),
@@ -122,9 +134,21 @@ def _column(one: Finding) -> dict[str, str]:
         "  rolled back at": findings.e_shown(one.harm_at),
         "e-value: safe": findings.e_shown(one.safe),
         "  promoted at": findings.e_shown(one.safe_at),
+        **_decided(one),
         "requests to go": more,
         "could not be scored": str(one.unscored),
     }
+
+
+def _decided(one: Finding) -> dict[str, str]:
+    """Return what an A/B test is decided by."""
+    from ondol.rollout import findings
+
+    if not (one.better or one.no_better):
+        return {"e-value: better": "", "e-value: no better": ""}
+    return {
+        "e-value: better": findings.e_shown(one.better), "e-value: no better": findings.e_shown(one.no_better),
+    }  # fmt: skip
 
 
 @group.command(
@@ -155,25 +179,57 @@ def _show_all(found: list[dict[str, Any]]) -> None:
 @group.command(
     "start",
     epilog="\b\nExamples:\n  ondol rollout start delay 3f2a91bc\n"
-    "  ondol rollout start delay 3f2a91bc --steps 1,10,50,100 --metric error_rate --metric quality --margin 0.02",
+    "  ondol rollout start delay 3f2a91bc --steps 1,10,50,100 --metric error_rate --metric quality --margin 0.02\n"
+    "  ondol rollout start delay 3f2a91bc --strategy shadow\n"
+    "  ondol rollout start support 9c01d2aa --strategy ab --arm short=41be77f0 --metric quality --metric cost \\\n"
+    "    --decide-on quality",
 )
 @click.argument("service")
 @click.argument("release")
-@click.option("--steps", default="", help="Percentages, growing, ending with 100 (10,100).")
-@click.option("--metric", "metrics", multiple=True, help="error_rate, quality, latency_p95, or a signal such as cost.")
+@click.option("--strategy", type=click.Choice(["canary", "blue-green", "ab", "shadow"]), help="How (canary).")
+@click.option("--arm", "arms", multiple=True, metavar="NAME=RELEASE", help="A further variant of an A/B test.")
+@click.option("--steps", default="", help="Percentages, growing, ending with 100 (10,100); 0 first: copies only.")
+@click.option(
+    "--metric", "metrics", multiple=True,
+    help="error_rate, quality, latency_p95, disagreement, or a signal such as cost.",
+)  # fmt: skip
+@click.option("--decide-on", help="The metric that an A/B test is about (quality).")
+@click.option("--unit", help="Where requests name their unit: header:NAME, cookie:NAME or body:FIELD.")
 @click.option("--alpha", type=float, help="Chance of rolling back a release that is no worse (0.01).")
 @click.option("--margin", type=float, help="Loss that is accepted for promotion (0.01).")
 @click.option("--min-requests", type=int, help="Candidate requests at a step before it is left (200).")
 @click.option("--max-requests", type=int, help="Candidate requests after which it is inconclusive (20000).")
 @output.json_option
 def start(
-    service: str, release: str, steps: str, metrics: tuple[str, ...], as_json: bool, **given: float | int | None
-) -> None:
+    service: str, release: str, steps: str, metrics: tuple[str, ...], arms: tuple[str, ...], as_json: bool,
+    **given: Any,
+) -> None:  # fmt: skip
     """Put RELEASE (8 digits are enough) on trial for SERVICE."""
-    from ondol.base import errors, hashing
     from ondol.records import codec
-    from ondol.records.rollout import JudgePolicy
     from ondol.rollout import controller
+
+    named = dict(_named_release(one) for one in arms)
+    if named and not steps:
+        steps = f"{100 * (len(named) + 1) / (len(named) + 2):.2f}"  # as many for each as for stable
+    policy = _policy(service, steps, metrics, given)
+    with context.open_store() as store:
+        rollout = controller.start(store, service, release, policy, named)
+    output.emit(codec.plain(rollout), as_json, lambda: print(_begun(rollout)))
+
+
+def _begun(rollout: Rollout) -> str:
+    from ondol.base import hashing
+
+    share = f"gets {rollout.weight:g} %" if rollout.weight else "answers copies, which nobody sees"
+    names = ", ".join(hashing.short(one.release) for one in rollout.variants)
+    return f"{rollout.service}: {names} {share}  ({rollout.id})"
+
+
+def _policy(service: str, steps: str, metrics: tuple[str, ...], given: dict[str, Any]) -> JudgePolicy:
+    """Return the project's policy with what the command line says instead."""
+    from ondol.base import errors
+    from ondol.records import codec
+    from ondol.records.rollout import STRATEGIES, JudgePolicy
 
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if metrics:
@@ -183,22 +239,30 @@ def start(
             chosen["steps"] = [float(part) for part in steps.split(",")]
         except ValueError as error:
             raise errors.UsageError(f"--steps {steps!r} is not a list of percentages", way_out="10,50,100") from error
-    policy = codec.typed({**codec.plain(_project_policy(service)), **chosen}, JudgePolicy)
-    with context.open_store() as store:
-        rollout = controller.start(store, service, release, policy)
-    said = (
-        f"{service}: {hashing.short(rollout.candidate)} gets {rollout.policy.steps[rollout.step]:g} %  ({rollout.id})"
-    )
-    output.emit(codec.plain(rollout), as_json, lambda: print(said))
+    base = codec.plain(_project_policy(service))
+    if (strategy := chosen.get("strategy")) and strategy != base["strategy"]:
+        plain = codec.plain(JudgePolicy())
+        base |= {name: plain[name] for name in ("steps", "metrics", "decide_on")} | STRATEGIES[strategy]
+        if strategy == "ab" and metrics:
+            base["decide_on"] = metrics[-1]
+    return codec.typed({**base, **chosen}, JudgePolicy)
 
 
-def _by_hand(action: str, service: str, reason: str, as_json: bool) -> None:
+def _named_release(text: str) -> tuple[str, str]:
+    from ondol.base import errors
+
+    name, equals, release = text.partition("=")
+    if not (name and equals and release):
+        raise errors.UsageError(f"--arm {text!r} is not NAME=RELEASE", way_out="--arm short=41be77f0")
+    return name, release
+
+
+def _by_hand(service: str, act: Callable[[Store], Decision], as_json: bool) -> None:
     from ondol.base import hashing
     from ondol.records import codec
-    from ondol.rollout import controller
 
     with context.open_store() as store:
-        decision = (controller.promote if action == "promote" else controller.abort)(store, service, reason)
+        decision = act(store)
     serving = hashing.short(decision.evidence["route"]["stable"])
     output.emit(
         codec.plain(decision),
@@ -207,13 +271,20 @@ def _by_hand(action: str, service: str, reason: str, as_json: bool) -> None:
     )
 
 
-@group.command("promote", epilog="\b\nExamples:\n  ondol rollout promote delay --reason 'checked by hand'")
+@group.command(
+    "promote",
+    epilog="\b\nExamples:\n  ondol rollout promote delay --reason 'checked by hand'\n"
+    "  ondol rollout promote support --variant short",
+)
 @click.argument("service")
+@click.option("--variant", default="", help="Which one of several (the candidate).")
 @click.option("--reason", default="promoted by hand", help="Kept with the decision.")
 @output.json_option
-def promote(service: str, reason: str, as_json: bool) -> None:
+def promote(service: str, variant: str, reason: str, as_json: bool) -> None:
     """Make SERVICE's candidate serve everybody now, whatever the judge thinks so far."""
-    _by_hand("promote", service, reason, as_json)
+    from ondol.rollout import controller
+
+    _by_hand(service, lambda store: controller.promote(store, service, reason, variant), as_json)
 
 
 @group.command("abort", epilog="\b\nExamples:\n  ondol rollout abort delay --reason 'wrong training data'")
@@ -222,7 +293,9 @@ def promote(service: str, reason: str, as_json: bool) -> None:
 @output.json_option
 def abort(service: str, reason: str, as_json: bool) -> None:
     """Take SERVICE's candidate out; stable goes on serving everybody."""
-    _by_hand("abort", service, reason, as_json)
+    from ondol.rollout import controller
+
+    _by_hand(service, lambda store: controller.abort(store, service, reason), as_json)
 
 
 def _project_policy(service: str) -> Any:

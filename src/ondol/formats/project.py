@@ -18,6 +18,7 @@ from ondol.base import duration, errors, settings
 from ondol.formats import cron
 from ondol.records import codec
 from ondol.records.project import Project, RetrainSpec
+from ondol.records.rollout import STRATEGIES
 from ondol.records.signal import TRIGGERS
 
 
@@ -109,10 +110,11 @@ def _refuse_what_has_no_effect(project: Project, where: str) -> None:
 
 
 def _flat_rollout(value: Any, where: str) -> dict[str, Any]:
-    """`{steps, judge: {metrics, …}}` as people write it becomes one policy."""
+    """`{strategy, steps, judge: {metrics, …}}` as people write it becomes one policy, with what the strategy means."""
     if not isinstance(value, dict) or not isinstance(value.get("judge", {}), dict):
         raise errors.InputError("`rollout` is a mapping with `steps` and `judge`", where=where, code="INP-011")
-    return {**{key: item for key, item in value.items() if key != "judge"}, **value.get("judge", {})}
+    flat = {**{key: item for key, item in value.items() if key != "judge"}, **value.get("judge", {})}
+    return {**STRATEGIES.get(flat.get("strategy", "canary"), {}), **flat}
 
 
 def _with_short_forms(value: dict[str, Any], where: str) -> dict[str, Any]:

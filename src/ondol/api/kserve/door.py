@@ -6,13 +6,15 @@ so that it can sit behind ASGI as well as directly on a connection.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from ondol.api.kserve import answers, bodies, labels, repository, v2, v2_documents, v2_rest
+from ondol.api.kserve import answers, bodies, labels, posted_metrics, repository, v2, v2_documents, v2_rest
 from ondol.api.kserve.answers import Headers, Reply
 from ondol.api.kserve.caller import Callers, RequestHeaders
 from ondol.api.kserve.exchange import Context, Exchange, Write
@@ -121,7 +123,12 @@ class KServeDoor:
         if path == "/ondol/v1/labels":
             _only("POST", method)
             answers.check_body(headers, body)
-            self._labels(body, reply)
+            self._commit(labels.store_all, labels.read(body), reply)
+            return True
+        if path == "/ondol/v1/metrics":
+            _only("POST", method)
+            answers.check_body(headers, body)
+            self._commit(posted_metrics.store_all, posted_metrics.read(body), reply)
             return True
         if path.startswith(_V1) and path.endswith(":explain"):
             _only("POST", method)
@@ -136,10 +143,20 @@ class KServeDoor:
         reply(status, payloads_v1.encode(document) if document is not None else b"", [answers.JSON])
         return True
 
-    def _labels(self, body: bytes, reply: Reply) -> None:
-        """Commit labels, then acknowledge them; they may come before their request is logged: the store joins by id."""
-        given = labels.read(body)
-        labels.store_async(self._store, given, reply)
+    def _commit(self, write: Callable[[Store, Any], Any], given: Any, reply: Reply) -> None:
+        """Commit what is known later, then acknowledge it; it may come before its request: the store joins by id."""
+        future = asyncio.get_running_loop().run_in_executor(None, write, self._store, given)
+
+        def done(finished: asyncio.Future[Any]) -> None:
+            error = finished.exception()
+            if error is None:
+                reply(200, payloads_v1.encode(finished.result()), [answers.JSON])
+            elif isinstance(error, errors.OndolError):
+                answers.refuse(reply, error)
+            else:
+                answers.refuse(reply, errors.OndolError(f"it was not stored: {error}"))
+
+        future.add_done_callback(done)
 
     def _repository(self, method: str, path: str, body: bytes, reply: Reply) -> bool:
         name, _, verb = path.removeprefix("models/").rpartition("/")

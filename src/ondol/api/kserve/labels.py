@@ -5,14 +5,10 @@ A label is committed before it is acknowledged.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
 
-from ondol.api.kserve import answers
-from ondol.api.kserve.answers import Reply
-from ondol.base import errors
 from ondol.serving import inputs
 from ondol.store import observations
 from ondol.store.connection import Store
@@ -48,18 +44,6 @@ def _pair(entry: Any, path: str) -> tuple[str, Any]:
     return entry["id"], entry["label"]
 
 
-def store_async(store: Store, given: dict[str, str], reply: Reply) -> None:
-    """Commit the labels in a thread, then answer."""
-    loop = asyncio.get_running_loop()
-    future = loop.run_in_executor(None, observations.label, store, given)
-
-    def done(finished: asyncio.Future[int]) -> None:
-        error = finished.exception()
-        if error is None:
-            reply(200, _encode({"received": len(given), "new": finished.result()}), [answers.JSON])
-        elif isinstance(error, errors.OndolError):
-            answers.refuse(reply, error)
-        else:
-            answers.refuse(reply, errors.OndolError(f"labels were not stored: {error}"))
-
-    future.add_done_callback(done)
+def store_all(store: Store, given: dict[str, str]) -> dict[str, int]:
+    """Commit the labels and return how many there were, and how many of them new."""
+    return {"received": len(given), "new": observations.label(store, given)}
