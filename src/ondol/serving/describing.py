@@ -18,6 +18,8 @@ _TREES = ("RandomForest", "ExtraTree", "DecisionTree", "GradientBoosting")  # pr
 _DATATYPES = {"double": "FP64", "float": "FP32", "long": "INT64", "integer": "INT32", "boolean": "BOOL"}
 """V2's names of MLflow's number types."""
 
+_FRAME_DTYPES = {"FP32": np.float32, "INT64": np.int64, "INT32": np.int32, "BOOL": np.bool_}
+
 
 def describe(artifact: Artifact) -> InputSpec:
     """Return the input columns of a loaded model."""
@@ -173,10 +175,16 @@ def as_rows(rows: list[list[Any]], spec: InputSpec) -> Any:
     columns = list(zip(*rows, strict=True))
     names: Any = spec.names or range(len(columns))
     data = {
-        name: np.array(values, dtype=np.float64) if spec.kind(index) == "number" else pd.Series(values, dtype=object)
+        name: _column(values, spec.datatype(index)) if spec.kind(index) == "number" else pd.Series(values, dtype=object)
         for index, (name, values) in enumerate(zip(names, columns, strict=True))
     }
     return pd.DataFrame(data)
+
+
+def _column(values: tuple[Any, ...], datatype: str) -> Any:
+    """Return numbers in the type of the signature, which MLflow's python_function enforces; with a gap, as floats."""
+    dtype: Any = _FRAME_DTYPES.get(datatype, np.float64)
+    return np.array(values, dtype=np.float64 if None in values else dtype)
 
 
 def outputs(classes: Any, numbers: str = "FP64", *, probabilities: bool = True) -> tuple[Json, ...]:

@@ -94,6 +94,10 @@ def check_value(spec: InputSpec, column: int, value: Any, path: str) -> None:
         raise wrong(f"a {_json_type(value)}, but feature {spec.label(column)} is a single value", path, "INP-204")
     kind = spec.kind(column)
     is_number = isinstance(value, (int, float))
+    if spec.frame and spec.datatypes and kind == "number":
+        _check_datatype(spec, column, value, path)
+        if isinstance(value, bool):
+            return
     if kind == "number" and (not is_number or isinstance(value, bool)):
         raise wrong(
             f"{value!r} is a {_json_type(value)}, but feature {spec.label(column)} is a number", path, "INP-204"
@@ -102,6 +106,19 @@ def check_value(spec: InputSpec, column: int, value: Any, path: str) -> None:
         raise wrong(f"{value!r} is a {_json_type(value)}, but feature {spec.label(column)} is text", path, "INP-204")
     if is_number and not -spec.limit <= value <= spec.limit:
         raise wrong(f"{value!r} is out of the model's range (±{spec.limit:.3g})", path, "INP-204")
+
+
+def _check_datatype(spec: InputSpec, column: int, value: Any, path: str) -> None:
+    """Check a number against the signature's type, as far as the model would not take another."""
+    datatype = spec.datatypes[column]
+    if datatype == "BOOL":
+        fits = isinstance(value, bool) or value in (0, 1)
+    else:
+        fits = not isinstance(value, bool) and not (
+            datatype.startswith("INT") and isinstance(value, float) and not value.is_integer()
+        )
+    if not fits:
+        raise wrong(f"{value!r} is no {datatype}, which feature {spec.label(column)} is", path, "INP-204")
 
 
 def row_of_mapping(spec: InputSpec, row: Json, path: str) -> list[Any]:

@@ -74,13 +74,22 @@ def _slowly(raw: msgspec.Raw, spec: InputSpec) -> Rows:
         instances = _ANYTHING.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise inputs.wrong(f"not valid JSON: {error}", "instances", "INP-200") from None
+    return rows_of(instances, spec, "instances")
+
+
+def rows_of(instances: Any, spec: InputSpec, where: str) -> Rows:
+    """Return rows given one by one, as lists or by name, checked.
+
+    :param where: the list's path in the body.
+    :raises InputError: naming the field that is wrong.
+    """
     if not isinstance(instances, list):
-        raise inputs.wrong("must be a list with one entry per row", "instances", "INP-201")
+        raise inputs.wrong("must be a list with one entry per row", where, "INP-201")
     if not instances:
-        raise inputs.wrong("no rows: the list is empty", "instances", "INP-206")
+        raise inputs.wrong("no rows: the list is empty", where, "INP-206")
     rows: Rows = []
     for index, instance in enumerate(instances):
-        path = f"instances[{index}]"
+        path = f"{where}[{index}]"
         if isinstance(instance, dict):
             rows.append(inputs.row_of_mapping(spec, instance, path))
             continue

@@ -14,7 +14,17 @@ from typing import Any
 
 import msgspec
 
-from ondol.api.kserve import answers, bodies, labels, posted_metrics, repository, v2, v2_documents, v2_rest
+from ondol.api.kserve import (
+    answers,
+    bodies,
+    invocations,
+    labels,
+    posted_metrics,
+    repository,
+    v2,
+    v2_documents,
+    v2_rest,
+)
 from ondol.api.kserve.answers import Headers, Reply
 from ondol.api.kserve.caller import Callers, RequestHeaders
 from ondol.api.kserve.exchange import Context, Exchange, Write
@@ -59,13 +69,16 @@ class KServeDoor:
                 return self._other(method, path, headers, body, reply)
         except errors.OndolError as error:
             status = answers.refuse(reply, error, _known_id(headers))
-            known = service if service in self.models.serving else ""
-            self.context.metrics.record(known, "", path[1:3], status, time.perf_counter() - started)
+            self._refused(service, path[1:3], status, started)
         except Exception as error:  # a bug of ours: the connection and the process must live on
             log.exception("%s %s failed", method, path)
             answers.refuse(reply, errors.OndolError(f"internal error: {type(error).__name__}"))
             self.context.metrics.record("", "", path[1:3], 500, time.perf_counter() - started)
         return True
+
+    def _refused(self, service: str, protocol: str, status: int, started: float) -> None:
+        known = service if service in self.models.serving else ""
+        self.context.metrics.record(known, "", protocol, status, time.perf_counter() - started)
 
     def find(self, service: str) -> Serving:
         """Return what serves a model.
@@ -135,6 +148,10 @@ class KServeDoor:
             raise _no_explainer(self.find(path[len(_V1) : -len(":explain")]))
         if path.startswith(_REPOSITORY):
             return self._repository(method, path[len(_REPOSITORY) :], body, reply)
+        scoring = invocations.match(path)
+        if scoring is not None:
+            self._score(method, *scoring, headers, body, reply, time.perf_counter())
+            return True
         found = self._document(path)
         if found is None:
             return False
@@ -157,6 +174,28 @@ class KServeDoor:
                 answers.refuse(reply, errors.OndolError(f"it was not stored: {error}"))
 
         future.add_done_callback(done)
+
+    def _score(
+        self, method: str, named: str, path: str, headers: RequestHeaders, body: bytes, reply: Reply, started: float
+    ) -> None:
+        """Answer one of MLflow's paths."""
+        if path != "/invocations":
+            _only("GET", method)
+            invocations.probe(path, named, self.models, reply)
+            return
+        answer, service = invocations.replying(reply), ""
+        try:
+            _only("POST", method)
+            service = invocations.service_of(named, headers, self.models)
+            serving = self.find(service)
+            rows = invocations.read(headers, body, serving)
+            caller = self.callers.read(headers, len(rows), serving.route, body)
+            exchange = Exchange(self.context, serving, "mlflow", started, caller, payloads_v1_write, answer)
+            features = payloads_v1.encode(rows).decode()
+            exchange.start(rows, features, serving.options.probabilities and serving.stable.probabilities)
+        except errors.OndolError as error:
+            status = answers.refuse(answer, error, _known_id(headers))
+            self._refused(service, "mlflow", status, started)
 
     def _repository(self, method: str, path: str, body: bytes, reply: Reply) -> bool:
         name, _, verb = path.removeprefix("models/").rpartition("/")
