@@ -7,11 +7,13 @@ validating webhook, whose words the texts are).
 from __future__ import annotations
 
 import re
+from functools import partial
 
+from ondol.formats import gjson
 from ondol.formats.kserve import pod
 from ondol.formats.kserve.common import GROUP, named, status
 from ondol.formats.resource.kind import Column, Kind
-from ondol.formats.resource.states import no_effect, not_yet
+from ondol.formats.resource.states import State, no_effect, not_yet, refused
 from ondol.formats.resource.types import (
     Field,
     Flag,
@@ -86,14 +88,18 @@ def _rules(value: Json, wrong: Report) -> None:
         )
     for node, router in nodes.items():
         at = f"spec.nodes.{node}"
-        _steps(name, node, router.get("steps") or [], lambda path, reason, at=at: wrong(f"{at}.{path}", reason))
+        _steps(name, node, router.get("steps") or [], partial(_below, at, wrong))
         for index, step in enumerate(router.get("steps") or []):
             if step.get("nodeName") and step["nodeName"] not in nodes:
                 wrong(f"{at}.steps[{index}].nodeName", f"there is no node {step['nodeName']!r}")
         if router["routerType"] == "Splitter":
-            _weights(name, node, router.get("steps") or [], lambda path, reason, at=at: wrong(f"{at}.{path}", reason))
+            _weights(name, node, router.get("steps") or [], partial(_below, at, wrong))
     for node in _endless(nodes):
         wrong(f"spec.nodes.{node}", "the node leads back to itself")
+
+
+def _below(at: str, wrong: Report, path: str, reason: str, state: State | None = None) -> None:
+    wrong(f"{at}.{path}", reason, state)
 
 
 def _steps(graph: str, node: str, steps: list[Json], wrong: Report) -> None:
@@ -112,6 +118,9 @@ def _steps(graph: str, node: str, steps: list[Json], wrong: Report) -> None:
             wrong(f"steps[{index}]", f"{which} does not specify an inference target")
         elif len(targets) > 1:
             wrong(f"steps[{index}]", f"{which} specifies more than one of nodeName, serviceName, serviceUrl")
+        refusal = gjson.refusal(step.get("condition") or "")
+        if refusal:
+            wrong(f"steps[{index}].condition", refusal, refused(refusal))
         url = step.get("serviceUrl") or ""
         if url and not re.fullmatch(r"https?://[\w.\-\[\]:@]+(/\S*)?", url):
             wrong(f"steps[{index}].serviceUrl", f"{url!r} is not an http:// or https:// address")
