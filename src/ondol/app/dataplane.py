@@ -25,11 +25,13 @@ import uvicorn
 from ondol.api.kserve import answers, fast_lane
 from ondol.api.kserve.door import KServeDoor
 from ondol.api.kserve.exchange import Context
+from ondol.api.kserve.graphs import GraphDoor
 from ondol.app import listen
 from ondol.base import errors
 from ondol.base import settings as settings_module
 from ondol.base.settings import OFF, Address, Settings
-from ondol.formats import inference_service
+from ondol.formats import inference_graph, inference_service
+from ondol.formats.inference_graph import InferenceGraph
 from ondol.serving import models as models_module
 from ondol.serving.desired import RouteTable
 from ondol.serving.metrics import Metrics
@@ -62,6 +64,7 @@ class DataPlane:
         self.models = Models(store, Blobs(settings.blobs), safe=settings.safe)
         self.context = Context(self.request_log, self.metrics)
         self.door = KServeDoor(self.models, self.context, store)
+        self.graphs = GraphDoor(self.door.handle, self.metrics, settings.propagate_headers)
         self.openai: Any = None
         self.grpc: Any = None
         self._key = "" if settings.data.is_loopback else settings.api_key
@@ -102,6 +105,7 @@ class DataPlane:
         await self.drain()
         if self.grpc is not None:
             await self.grpc.stop(DRAIN_SECONDS)
+        await self.graphs.close()
         if self.openai is not None:
             await self.openai.stop()
         await asyncio.to_thread(self.routes.stop)
@@ -110,12 +114,19 @@ class DataPlane:
 
     def _read_options(self) -> None:
         """Take the services' options from their manifests; called after commits, in the thread that follows them."""
-        found = {}
+        found, protocols = {}, {}
         for resource in resources.every(self.store, inference_service.KIND):
             service, _ = inference_service.read(resource.manifest)
             if service is not None:
                 found[service.name] = models_module.options_of(service)
+                protocols[service.name] = service.protocol
         self.models.configure(found)
+        graphs: dict[str, InferenceGraph] = {}
+        for resource in resources.every(self.store, inference_graph.KIND):
+            graph, _ = inference_graph.read(resource.manifest)
+            if graph is not None and not graph.stopped:
+                graphs.setdefault(graph.name, graph)
+        self.graphs.configure(graphs, protocols)
 
     def _gauges(self) -> None:
         gauge, context = self.metrics.gauge, self.context
@@ -177,6 +188,8 @@ class DataPlane:
             answers.refuse(reply, errors.RefusedError(message, way_out=way_out, code="REF-010"))
             return
         if self.door.handle(method, path, headers, body, reply):
+            return
+        if self.graphs.handle(method, path, headers, body, reply):
             return
         if path == "/readyz":
             ready = self.models.settled and not self.door.draining

@@ -187,6 +187,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "ONDOL_ARTIFACTS": settings.artifacts,
         "ONDOL_API_KEY": settings.api_key,
         "ONDOL_SAFE": "1" if settings.safe else "",
+        "ONDOL_PROPAGATE_HEADERS": ",".join(settings.propagate_headers),
         "PYTHONUNBUFFERED": "1",
     }
     return {**os.environ, **chosen}

@@ -6,6 +6,7 @@ A project is a folder with an `ondol.yaml`; its state is in `.ondol/` beside it,
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,9 @@ class Settings:
     safe: bool = False
     """Open no model file that runs code when it is opened: no pickle."""
 
+    propagate_headers: tuple[str, ...] = ()
+    """Patterns of the names of headers that an inference graph passes on to its steps."""
+
     @property
     def grpc(self) -> Address | None:
         """Where gRPC is served; None when it is switched off.
@@ -120,6 +124,24 @@ def _flag(name: str, text: str) -> bool:
     return text.lower() in ("1", "true", "yes", "on")
 
 
+def _patterns(name: str, text: str) -> tuple[str, ...]:
+    """Read regular expressions separated by commas.
+
+    :raises UsageError: when one of them is none.
+    """
+    found = tuple(one.strip() for one in text.split(",") if one.strip())
+    for one in found:
+        try:
+            re.compile(one)
+        except re.error as error:
+            raise errors.UsageError(
+                f"{name}: {one!r} is no regular expression: {error}",
+                way_out=f"{name}='Authorization,X-.*'",
+                code="USE-300",
+            ) from error
+    return found
+
+
 def find_project(start: Path) -> Path:
     """Return the nearest folder at or above `start` with an `ondol.yaml`, else the demo's below it, else `start`."""
     for folder in (start, *start.parents, start / DEMO_FOLDER):
@@ -146,4 +168,5 @@ def load(start: Path | None = None, environ: Mapping[str, str] | None = None) ->
         artifacts=environ.get("ONDOL_ARTIFACTS", ""),
         api_key=environ.get("ONDOL_API_KEY", ""),
         safe=_flag("ONDOL_SAFE", environ.get("ONDOL_SAFE", "")),
+        propagate_headers=_patterns("ONDOL_PROPAGATE_HEADERS", environ.get("ONDOL_PROPAGATE_HEADERS", "")),
     )

@@ -23,6 +23,7 @@ _STATUS = {
     "STA-020": 504,
     "STA-021": 503,
     "STA-022": 503,
+    "STA-300": 503,
     "USE-020": 405,
 }
 _encode = msgspec.json.Encoder().encode

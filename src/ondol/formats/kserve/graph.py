@@ -13,7 +13,7 @@ from ondol.formats import gjson
 from ondol.formats.kserve import pod
 from ondol.formats.kserve.common import GROUP, named, status
 from ondol.formats.resource.kind import Column, Kind
-from ondol.formats.resource.states import State, no_effect, not_yet, refused
+from ondol.formats.resource.states import State, no_effect, refused
 from ondol.formats.resource.types import (
     Field,
     Flag,
@@ -170,7 +170,6 @@ INFERENCE_GRAPH = Kind(
     spec=SPEC,
     status=status(deploymentMode=Field(Text())),
     rules=(named, _rules),
-    state=not_yet("graphs are not routed"),
     columns=(
         Column("URL", ".status.url"),
         Column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
