@@ -7,7 +7,7 @@ import sys
 from functools import partial
 
 from ondol.app import running
-from ondol.backends.local import inference_service
+from ondol.backends.local import inference_graph, inference_service
 from ondol.base.settings import Settings
 from ondol.loop import walking
 from ondol.loop.conductor import Conductor, Hands
@@ -48,7 +48,10 @@ def make(store: Store, settings: Settings) -> Conductor:
         store,
         settings,
         Hands(
-            reconcile=[partial(inference_service.reconcile, store, settings)],
+            reconcile=[
+                partial(inference_service.reconcile, store, settings),
+                partial(inference_graph.reconcile, store, settings),
+            ],
             registry=RegistryClient(settings.control.url, settings.api_key),
             retraining=ChildProcesses(settings),
         ),

@@ -36,7 +36,7 @@ def status(store: Store, settings: Settings, resource: Resource, progress: Progr
     fresh["modelStatus"] = _model_status(progress, route, stable, failure)
     reason, message = _why(progress, failure)
     stopped = progress.state == "stopped"
-    fresh["conditions"] = _keep_times(
+    fresh["conditions"] = keep_times(
         [
             _condition("IngressReady", route is not None, reason, message),
             _condition("PredictorReady", serving, reason, message),
@@ -56,7 +56,8 @@ def _condition(kind: str, true: bool, reason: str, message: str) -> Json:
     return {**found, "message": message} if message else found
 
 
-def _keep_times(conditions: list[Json], before: list[Json]) -> list[Json]:
+def keep_times(conditions: list[Json], before: list[Json]) -> list[Json]:
+    """Give conditions the time since when they are as they are."""
     now = _now()
     old = {condition.get("type"): condition for condition in before}
     for condition in conditions:
