@@ -17,14 +17,10 @@ REFUSED: dict[tuple[str, str], set[str]] = {
     ("autoscaling__autoscale.yaml", "flowers-sample"): {f"{PREDICTOR}.tensorflow"},
     ("autoscaling__autoscale_custom.yaml", "flowers-sample"): {f"{PREDICTOR}.tensorflow"},
     ("batcher__basic__batcher_v1beta1.yaml", "pytorch-batcher"): {f"{PREDICTOR}.batcher", f"{PREDICTOR}.pytorch"},
-    ("graph__ensemble.yaml", "ensemble-model"): {"kind"},
-    ("graph__sequence.yaml", "model-chainer"): {"kind"},
-    ("graph__splitter.yaml", "splitter-model"): {"kind"},
     ("graph__switch.yaml", "single-1"): {f"{PREDICTOR}.containers"},
     ("graph__switch.yaml", "single-2"): {f"{PREDICTOR}.containers"},
     ("graph__switch.yaml", "single-3"): {f"{PREDICTOR}.containers"},
     ("graph__switch.yaml", "model-switch"): {
-        "kind",
         # `{$your-domain}` is to be filled in: as it stands, KServe's router answers 500
         *(f"spec.nodes.root.steps[{index}].serviceUrl" for index in range(3)),
     },

@@ -187,9 +187,9 @@ class DataPlane:
             message, way_out = "the API key is missing or wrong", "Send `Authorization: Bearer $ONDOL_API_KEY`."
             answers.refuse(reply, errors.RefusedError(message, way_out=way_out, code="REF-010"))
             return
-        if self.door.handle(method, path, headers, body, reply):
-            return
         if self.graphs.handle(method, path, headers, body, reply):
+            return
+        if self.door.handle(method, path, headers, body, reply):
             return
         if path == "/readyz":
             ready = self.models.settled and not self.door.draining

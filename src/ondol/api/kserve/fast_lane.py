@@ -26,7 +26,7 @@ IDLE_SECONDS = 75.0
 READ_SECONDS = 30.0
 """How long a client may take to send one request, once it began."""
 
-_PATHS = (b"/v1/models/", b"/v2/models/")
+_PATHS = (b"/v1/models/", b"/v2/models/", b"/v1/graphs/")
 _STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
 
 

@@ -62,7 +62,7 @@ class GraphDoor:
 
     def handle(self, method: str, path: str, headers: RequestHeaders, body: bytes, reply: Reply) -> bool:
         """Answer a request through `reply`, later; return False when it is for no graph."""
-        graph, known = self._find(path, headers)
+        graph, known = self._find(method, path, headers)
         if graph is None and not known:
             return False
         try:
@@ -71,11 +71,11 @@ class GraphDoor:
             answers.refuse(reply, error)
         return True
 
-    def _find(self, path: str, headers: RequestHeaders) -> tuple[InferenceGraph | None, bool]:
+    def _find(self, method: str, path: str, headers: RequestHeaders) -> tuple[InferenceGraph | None, bool]:
         """Return the graph a request is for, and whether it is for graphs at all."""
         if path == PREFIX or path.startswith(PREFIX + "/"):
             return self._graphs.get(path[len(PREFIX) + 1 :].rstrip("/")), True
-        if self._graphs:
+        if self._graphs and method == "POST":
             name, _, rest = headers.get(b"host", b"").decode("latin-1").partition(".")
             graph = self._graphs.get(name)
             if graph is not None and rest.partition(":")[0].split(".")[0] == graph.namespace:
