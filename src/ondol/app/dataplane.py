@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import hmac
 import importlib
 import importlib.util
@@ -31,6 +32,7 @@ from ondol.base import errors
 from ondol.base import settings as settings_module
 from ondol.base.settings import OFF, Address, Settings
 from ondol.formats import inference_graph, inference_service
+from ondol.formats import project as projects
 from ondol.formats.inference_graph import InferenceGraph
 from ondol.serving import models as models_module
 from ondol.serving.desired import RouteTable
@@ -73,6 +75,7 @@ class DataPlane:
 
     async def start(self) -> None:
         """Follow the routes, load what they name, write what is observed."""
+        self._read_policy()
         self.request_log.start()
         self.models.start(asyncio.get_running_loop())
         self._read_options()
@@ -111,6 +114,12 @@ class DataPlane:
         await asyncio.to_thread(self.routes.stop)
         await asyncio.to_thread(self.models.stop)
         await asyncio.to_thread(self.request_log.stop)
+
+    def _read_policy(self) -> None:
+        """Take what the project says about logging; a project that is not there, or broken, is control's to report."""
+        with contextlib.suppress(errors.OndolError):
+            monitoring = projects.load(self.settings.project).monitoring
+            self.context.sample, self.context.features = monitoring.sample, monitoring.features
 
     def _read_options(self) -> None:
         """Take the services' options from their manifests; called after commits, in the thread that follows them."""

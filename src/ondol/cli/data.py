@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ondol.base import errors
-from ondol.cli import output
+from ondol.cli import data_log, output
 
 if TYPE_CHECKING:
     from ondol.data.drift import DriftReport
@@ -21,7 +21,11 @@ _MARKS = {"pass": "ok", "warn": "warn", "fail": "FAIL"}
 
 @click.group()
 def group() -> None:
-    """Check, profile and compare data."""
+    """Check, profile and compare data; look at and label what services were asked."""
+
+
+group.add_command(data_log.log)
+group.add_command(data_log.label)
 
 
 @group.command()

@@ -18,7 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("up:command", "Start (or stop) the control process and the data plane."),
     "status": ("status:command", "What runs, what serves, what disagrees."),
     "doctor": ("doctor:command", "Check this machine and environment, with remedies."),
-    "data": ("data:group", "Check, profile and compare data (check, profile, drift)."),
+    "data": ("data:group", "Check, profile, compare, label data (check, profile, drift, log, label)."),
     "run": ("run:command", "Run a KFP pipeline (.py or compiled .yaml)."),
     "pipeline": ("pipeline:group", "Pipeline runs (list, show, logs)."),
     "apply": ("resources:apply", "Apply KServe manifests."),

@@ -17,7 +17,7 @@ import yaml
 from ondol.base import duration, errors, settings
 from ondol.formats import cron
 from ondol.records import codec
-from ondol.records.project import Project, RetrainSpec
+from ondol.records.project import MonitoringSpec, Project, RetrainSpec
 from ondol.records.rollout import STRATEGIES
 from ondol.records.signal import TRIGGERS
 
@@ -60,8 +60,26 @@ def parse(text: str, where: str = settings.PROJECT_FILE) -> Project:
     except errors.InputError as error:
         raise errors.InputError(error.message, where=where, code="INP-011") from error
     _check_retrain(project.retrain, where)
+    _check_monitoring(project.monitoring, where)
     _refuse_what_has_no_effect(project, where)
     return project
+
+
+def _check_monitoring(monitoring: MonitoringSpec, where: str) -> None:
+    if not 0 <= monitoring.sample <= 1:
+        raise errors.InputError(
+            f"monitoring.sample is {monitoring.sample!r}", where=where, way_out="A share from 0 to 1.", code="INP-455"
+        )
+    recent, retention, _ = (
+        duration.seconds(getattr(monitoring, name), f"{where}: monitoring.{name}")
+        for name in ("recent", "retention", "traces")
+    )
+    if recent > retention:
+        raise errors.InputError(
+            f"monitoring.recent {monitoring.recent!r} is longer than retention {monitoring.retention!r}",
+            where=where,
+            code="INP-455",
+        )
 
 
 def _check_retrain(retrain: RetrainSpec, where: str) -> None:

@@ -20,7 +20,7 @@ from ondol.formats import project as projects
 from ondol.loop import actions, alarms, standing, watch
 from ondol.loop import signals as signalling
 from ondol.loop.actions import Action, ModelState
-from ondol.monitoring import pulse
+from ondol.monitoring import pulse, retention
 from ondol.records.project import Project, RetrainSpec
 from ondol.records.rollout import Decision
 from ondol.records.signal import Retraining, RetrainingState
@@ -31,6 +31,7 @@ from ondol.store.blobs import Blobs
 from ondol.store.connection import Store
 
 _log = logging.getLogger(__name__)
+_TIDY = 60.0  # seconds between rounds of moving and removing what is old
 _FAST, _SLOW = 0.25, 2.0  # seconds between looks at rollouts and resources; at aliases, drift and releases that wait
 
 
@@ -71,6 +72,7 @@ class Conductor:
     def __init__(self, store: Store, settings: Settings, hands: Hands, time_source: clock.Clock = clock.SYSTEM) -> None:
         self._store, self._settings, self._hands, self._clock = store, settings, hands, time_source
         self._blobs = Blobs(settings.blobs)
+        self._tidy_at = time_source.now() + _TIDY
         self._pulse = pulse.Pulse(store, "conductor")
 
     def run(self, stop: threading.Event) -> None:
@@ -99,12 +101,18 @@ class Conductor:
             self._try("mirror", self._hands.registry.mirror)
         if project is None:
             return
+        if self._clock.now() >= self._tidy_at:
+            self._tidy_at = self._clock.now() + _TIDY
+            self._try("tidy", partial(self._tidy, project))
         for model, spec in project.models.items():
             self._try(f"watch {model}", partial(watch.look, self._store, self._blobs, model, spec.monitor))
         for name in (*project.models, *project.applications):
             hear = partial(signalling.look, self._store, self._settings, project, name, self._clock.now())
             self._try(f"signals {name}", hear)
             self._try(f"act {name}", partial(self._act, name, project))
+
+    def _tidy(self, project: Project) -> None:
+        retention.tidy(self._store, self._blobs, project.monitoring, tuple(project.models), self._clock.now())
 
     def _try(self, what: str, do: Callable[[], object]) -> None:
         """One thing that fails must not keep the others from being done."""

@@ -171,6 +171,26 @@ class BudgetSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class MonitoringSpec:
+    """What is kept of the requests, and for how long."""
+
+    sample: float = 1.0
+    """Share of requests that are logged while no trial is on; errors always are."""
+
+    features: bool = True
+    """Whether what was asked is logged, too. Without it there is no drift to see."""
+
+    recent: str = "1d"
+    """How long requests stay in the database before they move to columnar files."""
+
+    retention: str = "90d"
+    """How long requests, their labels and signals are kept."""
+
+    traces: str = "30d"
+    """How long traces are kept."""
+
+
+@dataclass(frozen=True, slots=True)
 class RetrainSpec:
     """What starts a retraining."""
 
@@ -238,6 +258,7 @@ class Project:
     budgets: tuple[BudgetSpec, ...] = ()
     alerts: tuple[AlertSpec, ...] = ()
     retrain: RetrainSpec = field(default_factory=RetrainSpec)
+    monitoring: MonitoringSpec = field(default_factory=MonitoringSpec)
     safe: bool = False
     """Serve no model that has to be unpickled, and score none."""
 

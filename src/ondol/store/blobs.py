@@ -65,6 +65,10 @@ class Blobs:
                 _remove(temporary)
         return digest
 
+    def remove(self, digest: str) -> None:
+        """Remove a file blob, if it is there; nothing must name it any more."""
+        self.path(digest).unlink(missing_ok=True)
+
     def get_bytes(self, digest: str) -> bytes:
         """Return a file blob's bytes.
 

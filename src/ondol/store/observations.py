@@ -110,6 +110,33 @@ def _observation(row: Row) -> Observation:
     return replace(one, label=found) if found else one
 
 
+def decoded(body: str) -> Observation:
+    """Return a stored observation as it was logged, without a label that came later."""
+    return codec.decode(body, Observation)
+
+
+def with_labels(store: Store, rows: Sequence[Observation]) -> list[Observation]:
+    """Return requests with the labels and numbers that arrived for them, wherever the requests themselves are kept."""
+    found: list[Observation] = []
+    with store.read() as tx:
+        for start in range(0, len(rows), 500):
+            part = rows[start : start + 500]
+            marks, names = ", ".join("?" * len(part)), [one.id for one in part]
+            labels = {
+                row["request"]: row["label"]
+                for row in tx.rows(f"SELECT request, label FROM labels WHERE request IN ({marks})", names)
+            }
+            late: dict[str, dict[str, float]] = {}
+            query = f"SELECT request, name, value FROM late_signals WHERE request IN ({marks})"
+            for row in tx.rows(query, names):
+                late.setdefault(row["request"], {})[row["name"]] = row["value"]
+            found += [
+                replace(one, label=labels.get(one.id, one.label), signals={**late.get(one.id, {}), **one.signals})
+                for one in part
+            ]
+    return found
+
+
 _JOINED = (
     "SELECT o.seq AS seq, o.body AS body, l.label AS joined FROM observations o LEFT JOIN labels l ON l.request = o.id "
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -44,6 +45,10 @@ class Context:
         self.metrics = metrics
         self.mirror = Mirror(request_log)
         self.sampled_out = 0
+        self.sample = 1.0
+        """Share of requests that are logged while no trial is on."""
+        self.features = True
+        """Whether what was asked is logged."""
         self._second = 0
         self._kept: dict[str, int] = {}
 
@@ -58,6 +63,13 @@ class Context:
             return False
         self._kept[service] = kept + 1
         return True
+
+    def samples(self) -> bool:
+        """Say whether one more request is logged, as the project's share says."""
+        if self.sample >= 1.0 or random.random() < self.sample:
+            return True
+        self.sampled_out += 1
+        return False
 
 
 class Part:
@@ -250,7 +262,11 @@ class Exchange:
 
     def _observe(self, part: Part, status: int, milliseconds: float) -> None:
         context, caller, route, now = self._context, self._caller, self.serving.route, time.time()
-        if not (caller.explicit or route.candidate or status >= 500 or context.keeps(route.service, now)):
+        if not (
+            route.candidate
+            or status >= 500
+            or (context.samples() and (caller.explicit or context.keeps(route.service, now)))
+        ):
             return
         # Who names a version chooses the arm: that request says nothing about units that were assigned to it.
         rollout = route.rollout if caller.pinned is None else ""
@@ -264,14 +280,15 @@ class Exchange:
             )  # fmt: skip
 
         if not caller.per_row:
-            features = self._features if len(self._features) <= MAX_FEATURES_CHARS else ""
+            features = self._features if context.features and len(self._features) <= MAX_FEATURES_CHARS else ""
             prediction = _encode(part.predictions).decode() if status == 200 else ""
             append(caller.ids[0], caller.unit, features, prediction)
             return
         indices: Sequence[int] = part.indices if part.indices is not None else range(len(self._rows))
         for place, index in enumerate(indices):
             prediction = _encode([part.predictions[place]]).decode() if status == 200 else ""
-            append(caller.ids[index], caller.ids[index], _encode([self._rows[index]]).decode(), prediction)
+            features = _encode([self._rows[index]]).decode() if context.features else ""
+            append(caller.ids[index], caller.ids[index], features, prediction)
 
 
 def _header(text: str) -> bytes:
