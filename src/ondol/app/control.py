@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ondol.api.admin import routes as admin
 from ondol.api.admin.guard import Guard
+from ondol.api.admin.judging import JudgingApi
 from ondol.api.admin.registry_routes import RegistryApi
 from ondol.api.kubernetes import door as kubernetes
 from ondol.api.mlflow.door import MlflowDoor, is_ours
@@ -64,7 +65,11 @@ class Control:
             Route("/livez", self._livez, methods=["GET"]),
             Mount(
                 "/api/ondol",
-                routes=[*admin.AdminApi(self.store).routes(), *RegistryApi(self.store, self.settings).routes()],
+                routes=[
+                    *admin.AdminApi(self.store).routes(),
+                    *JudgingApi(self.store).routes(),
+                    *RegistryApi(self.store, self.settings).routes(),
+                ],
             ),
         ]
         return routes

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "model": ("model:group", "Registered models (list, promote, rollback)."),
     "release": ("release:group", "Releases (list, show, rollback)."),
     "rollout": ("rollout:group", "Canaries and their verdicts (status, promote, abort)."),
+    "cluster": ("cluster:group", "Files for a real cluster (render)."),
     "loop": ("loop:group", "The closed loop (run, status)."),
     "index": ("index:group", "Document indexes (build, search, list, rollback)."),
     "prompt": ("prompt:group", "Prompt versions (push, list, diff, tag, render)."),

@@ -44,34 +44,22 @@ def _statuses(store: Store, service: str) -> list[dict[str, Any]]:
 
 def _status(store: Store, rollout: Rollout) -> dict[str, Any]:
     from ondol.records import codec
-    from ondol.rollout import watching
+    from ondol.rollout import standing
 
-    ended = _terminal(store, rollout)
-    if ended is None:
-        verdict = watching.verdict(store, rollout)
-        said, evidence, decision = f"{verdict.action}: {verdict.reason}", verdict.evidence, ""
-    else:
-        said, evidence, decision = ended.reason, ended.evidence, ended.id
+    found = standing.of(store, rollout)
+    going_on = not found.decision
     return {
         "rollout": codec.plain(rollout),
-        "reason": said,
-        "decision": decision,
-        "findings": codec.plain(evidence.get("findings", [])),
-        "split": evidence.get("split", {}),
-        "facts": codec.plain(evidence.get("facts", {})),
+        "verdict": found.verdict,
+        "reason": f"{found.verdict}: {found.reason}" if going_on else found.reason,
+        "decision": found.decision,
+        "findings": codec.plain(found.evidence.get("findings", [])),
+        "split": found.evidence.get("split", {}),
+        "facts": codec.plain(found.evidence.get("facts", {})),
+        "more_requests": found.more_requests,
         "alpha": rollout.policy.alpha,
+        "page": f"{context.load_settings().control.url}/rollouts/{rollout.id}",
     }
-
-
-def _terminal(store: Store, rollout: Rollout) -> Decision | None:
-    from ondol.store import rollouts
-
-    if rollout.state == "progressing":
-        return None
-    about = rollouts.decisions(store, rollout.service, limit=1000)
-    return next(
-        (one for one in about if one.evidence.get("rollout") == rollout.id and one.verdict == rollout.state), None
-    )
 
 
 def _show(status: dict[str, Any]) -> None:
@@ -239,7 +227,7 @@ def _policy(service: str, steps: str, metrics: tuple[str, ...], given: dict[str,
             chosen["steps"] = [float(part) for part in steps.split(",")]
         except ValueError as error:
             raise errors.UsageError(f"--steps {steps!r} is not a list of percentages", way_out="10,50,100") from error
-    base = codec.plain(_project_policy(service))
+    base = codec.plain(project_policy(service))
     if (strategy := chosen.get("strategy")) and strategy != base["strategy"]:
         plain = codec.plain(JudgePolicy())
         base |= {name: plain[name] for name in ("steps", "metrics", "decide_on")} | STRATEGIES[strategy]
@@ -298,7 +286,7 @@ def abort(service: str, reason: str, as_json: bool) -> None:
     _by_hand(service, lambda store: controller.abort(store, service, reason), as_json)
 
 
-def _project_policy(service: str) -> Any:
+def project_policy(service: str) -> Any:
     """Return how the project tries candidates of a service; outside a project, the defaults."""
     from ondol.base import errors
     from ondol.formats import project as projects

@@ -14,22 +14,42 @@ from ondol.base import errors
 from ondol.records import codec
 from ondol.records.rollout import Observation
 from ondol.store import counters
-from ondol.store.connection import Row, Store
+from ondol.store.connection import Row, Store, Tx
 
 
 def append(store: Store, batch: Sequence[Observation]) -> None:
     """Append observations in one transaction."""
+    if batch:
+        with store.write() as tx:
+            _append(tx, batch)
+
+
+def _append(tx: Tx, batch: Sequence[Observation]) -> None:
     if not batch:
         return
+    first = counters.reserve(tx, "observations", len(batch))
+    tx.execute_many(
+        "INSERT INTO observations (seq, id, at, service, rollout, label, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (first + offset, one.id, one.at, one.service, one.rollout, one.label, codec.encode(one))
+            for offset, one in enumerate(batch)
+        ],
+    )
+
+
+def append_new(store: Store, rollout: str, batch: Sequence[Observation]) -> int:
+    """Append those that the rollout does not have yet, by id; return how many. For clients that may send again."""
+    first: dict[str, Observation] = {}
+    for one in batch:
+        first.setdefault(one.id, one)
     with store.write() as tx:
-        first = counters.reserve(tx, "observations", len(batch))
-        tx.execute_many(
-            "INSERT INTO observations (seq, id, at, service, rollout, label, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (first + offset, one.id, one.at, one.service, one.rollout, one.label, codec.encode(one))
-                for offset, one in enumerate(batch)
-            ],
-        )
+        new = [
+            one
+            for one in first.values()
+            if tx.row("SELECT seq FROM observations WHERE id = ? AND rollout = ?", (one.id, rollout)) is None
+        ]
+        _append(tx, new)
+    return len(new)
 
 
 def label(store: Store, labels: Mapping[str, str]) -> int:
