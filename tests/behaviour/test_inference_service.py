@@ -85,8 +85,8 @@ def test_every_problem_is_said_at_once() -> None:
 
 def test_what_is_only_not_honoured_is_unsupported() -> None:
     refused = manifest("s3://bucket/model")
-    refused["spec"]["transformer"] = {"containers": [{"name": "transformer", "image": "myorg/transformer:latest"}]}
-    with pytest.raises(errors.UnsupportedError, match="transformer"):
+    refused["spec"]["predictor"]["tolerations"] = []
+    with pytest.raises(errors.UnsupportedError, match="tolerations"):
         inference_service.typed(refused)
 
 

@@ -17,9 +17,6 @@ REFUSED: dict[tuple[str, str], set[str]] = {
     ("autoscaling__autoscale.yaml", "flowers-sample"): {f"{PREDICTOR}.tensorflow"},
     ("autoscaling__autoscale_custom.yaml", "flowers-sample"): {f"{PREDICTOR}.tensorflow"},
     ("batcher__basic__batcher_v1beta1.yaml", "pytorch-batcher"): {f"{PREDICTOR}.batcher", f"{PREDICTOR}.pytorch"},
-    ("graph__switch.yaml", "single-1"): {f"{PREDICTOR}.containers"},
-    ("graph__switch.yaml", "single-2"): {f"{PREDICTOR}.containers"},
-    ("graph__switch.yaml", "single-3"): {f"{PREDICTOR}.containers"},
     ("graph__switch.yaml", "model-switch"): {
         # `{$your-domain}` is to be filled in: as it stands, KServe's router answers 500
         *(f"spec.nodes.root.steps[{index}].serviceUrl" for index in range(3)),
@@ -35,22 +32,18 @@ REFUSED: dict[tuple[str, str], set[str]] = {
         f"{PREDICTOR}.deploymentStrategy",
         "spec.transformer",
         "spec.transformer.custom",  # no field of v1beta1: KServe refuses it as well
+        "spec.transformer.deploymentStrategy",
     },
     ("rollout-strategy__rollout-strategy-example.yaml", "multinode-example"): {
         PREDICTOR,  # a model and a container of one's own: KServe refuses it as well
-        f"{PREDICTOR}.containers",
         f"{PREDICTOR}.deploymentStrategy",
         f"{PREDICTOR}.model.modelFormat.name",
     },
     ("storage__storageSpec__sklearn_storagespec.yaml", "example-sklearn-isvc"): {f"{PREDICTOR}.sklearn.storage"},
     ("v1beta1__advanced__probes.yaml", "flowers"): {f"{PREDICTOR}.tensorflow"},
     ("v1beta1__advanced__timeout.yaml", "flowers"): {f"{PREDICTOR}.tensorflow"},
-    ("v1beta1__custom__simple.yaml", "custom-simple"): {f"{PREDICTOR}.containers"},
     ("v1beta1__rollout__canary.yaml", "my-model"): {f"{PREDICTOR}.tensorflow"},
     ("v1beta1__rollout__pinned.yaml", "my-model"): {f"{PREDICTOR}.tensorflow"},
-    ("v1beta1__transformer__collocation__collocation.yaml", "custom-transformer-collocation"): {
-        f"{PREDICTOR}.containers"
-    },
     ("v1beta1__triton__torchscript__torchscript.yaml", "torchscript-cifar"): {f"{PREDICTOR}.triton"},
 }
 """(file, name) -> the paths of its problems; what is not here is taken."""

@@ -28,6 +28,7 @@ from ondol.api.kserve.door import KServeDoor
 from ondol.api.kserve.exchange import Context
 from ondol.api.kserve.graphs import GraphDoor
 from ondol.app import listen
+from ondol.app.inside import Inside
 from ondol.base import errors
 from ondol.base import settings as settings_module
 from ondol.base.settings import OFF, Address, Settings
@@ -39,7 +40,7 @@ from ondol.serving.desired import RouteTable
 from ondol.serving.metrics import Metrics
 from ondol.serving.models import Models
 from ondol.serving.request_log import RequestLog
-from ondol.store import resources
+from ondol.store import components, resources
 from ondol.store.blobs import Blobs
 from ondol.store.connection import Store
 
@@ -63,7 +64,8 @@ class DataPlane:
         self.routes = RouteTable(store)
         self.request_log = RequestLog(store)
         self.metrics = Metrics()
-        self.models = Models(store, Blobs(settings.blobs), safe=settings.safe)
+        self.inside = Inside(self.respond_inside, self._answer)
+        self.models = Models(store, Blobs(settings.blobs), settings.home, self.inside.address, safe=settings.safe)
         self.context = Context(self.request_log, self.metrics)
         self.door = KServeDoor(self.models, self.context, store)
         self.graphs = GraphDoor(self.door.handle, self.metrics, settings.propagate_headers)
@@ -113,6 +115,7 @@ class DataPlane:
             await self.openai.stop()
         await asyncio.to_thread(self.routes.stop)
         await asyncio.to_thread(self.models.stop)
+        self.inside.stop()
         await asyncio.to_thread(self.request_log.stop)
 
     def _read_policy(self) -> None:
@@ -136,6 +139,7 @@ class DataPlane:
             if graph is not None and not graph.stopped:
                 graphs.setdefault(graph.name, graph)
         self.graphs.configure(graphs, protocols)
+        self.models.surround(components.every(self.store))
 
     def _gauges(self) -> None:
         gauge, context = self.metrics.gauge, self.context
@@ -167,9 +171,11 @@ class DataPlane:
         if path.startswith("/openai/v1") and self.openai is not None and allowed:
             await self.openai(scope, receive, send)
             return
-        await self._answer(scope, receive, send, path)
+        await self._answer(scope, receive, send, self.respond)
 
-    async def _answer(self, scope: Any, receive: Any, send: Any, path: str) -> None:
+    async def _answer(self, scope: Any, receive: Any, send: Any, respond: fast_lane.Respond) -> None:
+        if scope["type"] != "http":
+            return
         loop = asyncio.get_running_loop()
         future: asyncio.Future[tuple[int, bytes, answers.Headers]] = loop.create_future()
 
@@ -184,7 +190,7 @@ class DataPlane:
         except ConnectionResetError:
             return
         else:
-            self.respond(scope["method"], path, dict(scope["headers"]), body, reply)
+            respond(scope["method"], scope["path"], dict(scope["headers"]), body, reply)
         status, answer, headers = await future
         headers = [*headers, (b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -215,6 +221,14 @@ class DataPlane:
                 reply,
                 errors.NotFoundError(f"nothing is served at {path!r}", way_out="GET /v1/models", code="NOF-021"),
             )
+
+    def respond_inside(
+        self, method: str, path: str, headers: dict[bytes, bytes], body: bytes, reply: answers.Reply
+    ) -> None:
+        """Answer a transformer or explainer that asks for its predictor."""
+        if not self.door.handle(method, path, headers, body, reply, inside=True):
+            missing = errors.NotFoundError(f"a predictor serves nothing at {path!r}", code="NOF-021")
+            answers.refuse(reply, missing)
 
     async def _lifespan(self, receive: Any, send: Any) -> None:
         await receive()
@@ -268,6 +282,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
         """Start to accept; a sweeper looks after silent and slow connections."""
+        self._plane.inside.start(asyncio.get_running_loop(), self.server_state)
         await super().startup(sockets)
         self._sweeper = asyncio.get_running_loop().create_task(fast_lane.sweep(self.server_state.connections))
 

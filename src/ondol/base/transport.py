@@ -236,13 +236,14 @@ class Client:
         :param timeout: seconds for connecting, for the head, and between two pieces of the body.
         :raises ConnectFailed, Broken, TimedOut: all `UpstreamError`.
         """
-        return await self._send("POST", url, headers, body, timeout)
+        return await self.send("POST", url, headers, body, timeout)
 
     async def get(self, url: str, headers: Mapping[str, str], timeout: float = 10.0) -> Any:
         """Send a GET; answers and raises as `post`."""
-        return await self._send("GET", url, headers, b"", timeout)
+        return await self.send("GET", url, headers, b"", timeout)
 
-    async def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Any:
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Any:
+        """Send any request; answers and raises as `post`."""
         target = target_of(url)
         if _proxied(target):
             from ondol.base import proxied
@@ -252,7 +253,12 @@ class Client:
         head.extend(f"{name}: {_clean(value)}" for name, value in headers.items())
         message = ("\r\n".join(head) + "\r\n\r\n").encode("latin-1") + body
         for attempt in (0, 1):
-            connection, reused = await self._connection(target, timeout, fresh=attempt > 0)
+            try:
+                connection, reused = await self._connection(target, timeout, fresh=attempt > 0)
+            except ConnectFailed as error:
+                if attempt:  # it was sent once, and whoever had it is gone
+                    raise Broken("hung up without an answer", where=url) from error
+                raise
             try:
                 assert connection.transport is not None  # it is connected
                 connection.transport.write(message)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ondol.records.worker import WorkerSpec
+
 Kind = Literal["model", "application"]
 Json = dict[str, Any]
 
@@ -30,6 +32,9 @@ class ModelManifest:
 
     run: str = ""
     """MLflow run that made it, if any."""
+
+    worker: WorkerSpec | None = None
+    """A server of the user's own, which is the model; None: the files are."""
 
 
 @dataclass(frozen=True, slots=True)

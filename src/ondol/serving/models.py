@@ -18,33 +18,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ondol.base import errors, hashing
-from ondol.formats.inference_service import InferenceService
-from ondol.records.release import Release
+from ondol.records.release import ModelManifest, Release
 from ondol.records.rollout import Arm, Route
+from ondol.records.worker import Scaling
 from ondol.serving import describing, loading
 from ondol.serving.batching import Batcher
 from ondol.serving.engines import compiled
+from ondol.serving.engines.base import Elsewhere
 from ondol.serving.inputs import InputSpec
-from ondol.store import loads, releases
+from ondol.serving.options import Options as Options
+from ondol.serving.options import options_of as options_of
+from ondol.serving.workers.fleet import Fleet
+from ondol.serving.workers.pool import Pool
+from ondol.store import components, loads, releases
 from ondol.store.blobs import Blobs
+from ondol.store.components import ServedComponent
 from ondol.store.connection import Store
 
 log = logging.getLogger("ondol.serving")
 
-DEFAULT_TIMEOUT_SECONDS = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a service is served, whatever release serves it."""
-
-    protocol: str = "v1"
-    """Whose V2 dialect is spoken: `v1` KServe's own server, `v2` MLServer."""
-
-    probabilities: bool = False
-    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
-    concurrency: int = 0
-    """Requests at once; 0: unlimited."""
+RETRY_SECONDS = 15.0
+"""After how long processes that did not start are tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +58,8 @@ class Model:
     """The protocol version it was loaded for, when it would answer otherwise under another."""
 
     notes: tuple[str, ...] = ()
+    pool: Pool | None = None
+    """The processes that answer instead, whole bodies at a time; None: the model is in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +74,11 @@ class Serving:
     """The loaded variants by name; the candidate is the first."""
 
     options: Options = field(default_factory=Options)
+    parts: Mapping[str, Pool] = field(default_factory=dict)
+    """The processes beside the predictor that serve, by component."""
+
+    forwards: bool = False
+    """Whether requests go to a process: to the transformer, or to a predictor that is one."""
 
     @property
     def candidate(self) -> Model | None:
@@ -89,18 +90,6 @@ class Serving:
 
     def model(self, arm: Arm) -> Model:
         return self.arms.get(arm, self.stable)
-
-
-def options_of(service: InferenceService | None) -> Options:
-    """Return how a service wants to be served; without a manifest, the defaults."""
-    if service is None:
-        return Options()
-    return Options(
-        protocol=service.protocol,
-        probabilities=service.probabilities,
-        timeout_seconds=service.predictor.timeout_seconds or DEFAULT_TIMEOUT_SECONDS,
-        concurrency=service.predictor.container_concurrency,
-    )
 
 
 def load_release(store: Store, blobs: Blobs, release: Release, *, dialect: str = "v1", safe: bool = False) -> Model:
@@ -135,16 +124,34 @@ def load_release(store: Store, blobs: Blobs, release: Release, *, dialect: str =
     )
 
 
+def behind(release: Release, manifest: ModelManifest, pool: Pool) -> Model:
+    """Return a model that is a server of the user's own: whole requests go to its processes."""
+    choice = compiled.Choice(Elsewhere(), f"its own server: {' '.join(pool.spec.command)[:200]}")
+    spec = InputSpec(0)
+    return Model(
+        digest=release.digest, version=manifest.version or hashing.short(release.digest), spec=spec, choice=choice,
+        batcher=Batcher(choice, spec), probabilities=False, platform="process", pool=pool,
+    )  # fmt: skip
+
+
 class Models:
     """Keeps `serving` in step with the routes.
 
+    :param home: where environments and logs of processes are kept.
+    :param predictor_host: gives the address where a transformer of a service reaches its predictor.
     :param safe: open no pickle.
     """
 
-    def __init__(self, store: Store, blobs: Blobs, *, safe: bool = False) -> None:
+    def __init__(
+        self, store: Store, blobs: Blobs, home: Path, predictor_host: Callable[[str], str], *, safe: bool = False
+    ) -> None:
         self._store = store
         self._safe = safe
         self._blobs = blobs
+        self._predictor_host = predictor_host
+        self.fleet = Fleet(home, blobs, home / "logs", lambda: self._work.put(True))
+        self._parts: dict[tuple[str, str], tuple[str, Pool]] = {}  # of service and component: digest and who serves
+        self._components: list[ServedComponent] = []
         self.serving: Mapping[str, Serving] = {}
         """By service; replaced as a whole, never changed."""
 
@@ -158,11 +165,14 @@ class Models:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._settled = threading.Event()
+        self._waiting: set[tuple[str, str, str]] = set()  # what is tried again in a while
+        self._pending = False  # whether the last round left something being started
         self._listeners: list[Callable[[], None]] = []
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to follow; closed batchers are told on the given loop."""
         self._loop = loop
+        self.fleet.start(loop)
         self._thread = threading.Thread(target=self._run, name="ondol-loader", daemon=True)
         self._thread.start()
 
@@ -174,6 +184,7 @@ class Models:
             self._thread = None
         for model in self._models.values():
             model.batcher.close()
+        self.fleet.stop()
 
     def follow(self, routes: Mapping[str, Route]) -> None:
         """Take the routes as they should be; applications are somebody else's."""
@@ -188,6 +199,17 @@ class Models:
             if self._options == options:
                 return
             self._options = dict(options)
+        self._work.put(True)
+
+    def surround(self, wanted: list[ServedComponent]) -> None:
+        """Take the components that are wanted beside the predictors."""
+        with self._guard:
+            if [(one.service, one.component, one.digest) for one in wanted] == [
+                (one.service, one.component, one.digest) for one in self._components
+            ]:
+                return
+            self._components = wanted
+            self._settled.clear()
         self._work.put(True)
 
     @property
@@ -232,17 +254,20 @@ class Models:
 
     def _round(self) -> None:
         with self._guard:
-            wanted = dict(self._wanted)
+            wanted, around = dict(self._wanted), list(self._components)
+        self._pending = False
         for name, route in wanted.items():
             fresh = self._reported.get(name) != route.generation
             for digest in dict.fromkeys(_asked_for(route)):
                 self._ensure(name, digest, route.generation, fresh)
                 self._publish(wanted)  # each service serves as soon as it can
             self._reported[name] = route.generation
+        for one in around:
+            self._ensure_part(one)
         self._publish(wanted)
-        self._unload(wanted)
+        self._unload(wanted, around)
         with self._guard:
-            if wanted == self._wanted:
+            if wanted == self._wanted and not self._pending:
                 self._settled.set()
 
     def _ensure(self, service: str, digest: str, generation: int, fresh: bool) -> None:
@@ -257,12 +282,16 @@ class Models:
             return
         if self._failed.get(key) == generation:
             return
-        loads.put(self._store, service, digest, "Loading")
+        if fresh or key in self._failed:
+            loads.put(self._store, service, digest, "Loading")
         try:
-            release = releases.get(self._store, digest)
-            model = load_release(self._store, self._blobs, release, dialect=dialect, safe=self._safe)
+            model = self._load(service, digest, dialect)
+            if model is None:  # being started; it says when it is done
+                self._pending = True
+                return
         except errors.OndolError as error:
             self._failed[key] = generation
+            self._try_again_later((service, "predictor", digest))
             log.error("%s: release %s cannot be served: %s", service, hashing.short(digest), error.message)
             loads.put(self._store, service, digest, "FailedToLoad", f"{error.code}: {error.message}")
             return
@@ -278,6 +307,51 @@ class Models:
         )  # fmt: skip
         loads.put(self._store, service, digest, "Loaded", model.choice.reason)
 
+    def _load(self, service: str, digest: str, dialect: str) -> Model | None:
+        """Return the loaded release; None while processes of its own are being started."""
+        release = releases.get(self._store, digest)
+        manifest = releases.model_manifest(release)
+        if manifest.worker is None:
+            return load_release(self._store, self._blobs, release, dialect=dialect, safe=self._safe)
+        with self._guard:
+            scaling = self._options.get(service, Options()).scaling
+        pool = self.fleet.ensure((service, "predictor", digest), manifest.worker, scaling, {})
+        return behind(release, manifest, pool) if pool is not None else None
+
+    def _ensure_part(self, one: ServedComponent) -> None:
+        """Start a component; the one that served before stays until the new one does."""
+        place = (one.service, one.component)
+        with self._guard:
+            scaling = self._options.get(one.service, Options()).parts.get(one.component, Scaling())
+        try:
+            extra = {"PREDICTOR_HOST": self._predictor_host(one.service), "INFERENCE_SERVICE_NAME": one.service}
+            pool = self.fleet.ensure((*place, one.digest), one.spec, scaling, extra)
+        except errors.OndolError as error:
+            components.report(self._store, one, "FailedToLoad", f"{error.code}: {error.message}")
+            self._try_again_later((*place, one.digest))
+            return
+        if pool is None:
+            self._pending = True
+            return
+        self._parts[place] = (one.digest, pool)
+        components.report(self._store, one, "Loaded", replicas=len(pool.ready))
+
+    def _try_again_later(self, key: tuple[str, str, str]) -> None:
+        """Let processes that did not start be started anew after a while: the program may have been mended."""
+        if not self.fleet.has(key) or key in self._waiting:
+            return
+        self._waiting.add(key)
+
+        def again() -> None:
+            self._waiting.discard(key)
+            self.fleet.forget(key)
+            self._failed.pop((key[0], key[2]), None)
+            self._work.put(True)
+
+        timer = threading.Timer(RETRY_SECONDS, again)
+        timer.daemon = True
+        timer.start()
+
     def _publish(self, wanted: Mapping[str, Route]) -> None:
         with self._guard:
             options = self._options
@@ -291,7 +365,11 @@ class Models:
             chosen = options.get(name, Options())
             for model in (stable, *arms.values()):
                 model.batcher.most_jobs = chosen.concurrency
-            fresh = Serving(served, stable, arms, chosen)
+                if model.pool is not None and model.pool.scaling != chosen.scaling:
+                    model.pool.rescale(chosen.scaling)
+            parts = {part: pool for (service, part), (_, pool) in self._parts.items() if service == name}
+            forwards = "transformer" in chosen.parts or any(model.pool for model in (stable, *arms.values()))
+            fresh = Serving(served, stable, arms, chosen, parts, forwards)
             found[name] = before if fresh == before and before is not None else fresh
         self.serving = found
 
@@ -308,7 +386,7 @@ class Models:
         weight = route.weight * sum(one.share for one in kept)
         return route.with_variants(kept, weight), {one.name: loaded[one.name] for one in kept}
 
-    def _unload(self, wanted: Mapping[str, Route]) -> None:
+    def _unload(self, wanted: Mapping[str, Route], wanted_parts: list[ServedComponent]) -> None:
         """Forget models nobody routes to; requests that hold one still finish with it."""
         kept = {(name, digest) for name, route in wanted.items() for digest in route.releases}
         kept |= {(name, serving.stable.digest) for name, serving in self.serving.items()}
@@ -316,6 +394,13 @@ class Models:
             model = self._models.pop(key)
             loads.put(self._store, *key, "Unloaded")
             self._retire(model)
+        places = {(one.service, one.component) for one in wanted_parts}
+        self._parts = {place: found for place, found in self._parts.items() if place in places}
+        self.fleet.keep(
+            {(service, "predictor", digest) for service, digest in kept}
+            | {(*place, digest) for place, (digest, _) in self._parts.items()}
+            | {(one.service, one.component, one.digest) for one in wanted_parts}
+        )
 
     def _retire(self, model: Model) -> None:
         if self._loop is not None and not self._loop.is_closed():

@@ -11,8 +11,11 @@ from ondol.store.connection import Row, Store
 
 
 def digest_of(name: str, kind: Kind, manifest: ModelManifest | ApplicationManifest) -> str:
-    """Return the identity of what is pinned."""
-    return hashing.of_json({"name": name, "kind": kind, "manifest": codec.plain(manifest)})
+    """Return the identity of what is pinned; what a model does not have was not part of it in earlier versions."""
+    plain = codec.plain(manifest)
+    if plain.get("worker", 0) is None:
+        del plain["worker"]
+    return hashing.of_json({"name": name, "kind": kind, "manifest": plain})
 
 
 def put(store: Store, name: str, manifest: ModelManifest | ApplicationManifest) -> Release:

@@ -24,6 +24,8 @@ _STATUS = {
     "STA-021": 503,
     "STA-022": 503,
     "STA-300": 503,
+    "STA-340": 503,
+    "STA-341": 503,
     "USE-020": 405,
 }
 _encode = msgspec.json.Encoder().encode

@@ -17,6 +17,7 @@ import msgspec
 from ondol.api.kserve import (
     answers,
     bodies,
+    forward,
     invocations,
     labels,
     posted_metrics,
@@ -48,25 +49,35 @@ class KServeDoor:
         self.context = context
         self.callers = Callers()
         self._store = store
+        self.forwarding = forward.Forwarding(context)
         self.draining = False
 
-    def handle(self, method: str, path: str, headers: RequestHeaders, body: bytes, reply: Reply) -> bool:
-        """Answer a request through `reply`; return False when the path is not of these protocols."""
+    def handle(
+        self, method: str, path: str, headers: RequestHeaders, body: bytes, reply: Reply, inside: bool = False
+    ) -> bool:
+        """Answer a request through `reply`; return False when the path is not of these protocols.
+
+        :param inside: whether a transformer or explainer asks its predictor: not to go to the transformer again.
+        """
         started = time.perf_counter()
         service = ""
+        if inside:
+            headers = self.forwarding.recalled(headers)
         try:
             if b"content-encoding" in headers:
                 body = bodies.inflated(headers, body)
             if path.startswith(_V1) and path.endswith(":predict"):
                 service = path[len(_V1) : -len(":predict")]
                 _only("POST", method)
-                self._predict_v1(service, headers, body, reply, started)
+                if not self._forward(service, "v1", method, path, headers, body, reply, started, inside):
+                    self._predict_v1(service, headers, body, reply, started)
             elif path.startswith(_V2) and path.endswith("/infer"):
                 service, version, _ = v2_documents.split(path[len(_V2) :])
                 _only("POST", method)
-                self._infer_v2(service, version, headers, body, reply, started)
+                if not self._forward(service, "v2", method, path, headers, body, reply, started, inside):
+                    self._infer_v2(service, version, headers, body, reply, started)
             else:
-                return self._other(method, path, headers, body, reply)
+                return self._other(method, path, headers, body, reply, inside)
         except errors.OndolError as error:
             status = answers.refuse(reply, error, _known_id(headers))
             self._refused(service, path[1:3], status, started)
@@ -94,6 +105,24 @@ class KServeDoor:
                 f"no model {service!r}", where="path", way_out="GET /v1/models lists them.", code="NOF-020"
             )
         raise errors.StateError(f"model {service!r} is not ready: {state}", way_out="`ondol status`", code="STA-021")
+
+    def _forward(
+        self, service: str, protocol: str, method: str, path: str, headers: RequestHeaders, body: bytes, reply: Reply,
+        started: float, inside: bool,
+    ) -> bool:  # fmt: skip
+        """Send the request to a process when one has to answer it; return False when the model is in memory."""
+        serving = self.models.serving.get(service)
+        if serving is None or not (serving.forwards or protocol == "explain"):
+            return False
+        component = forward.component_for(serving, protocol, inside)
+        if not component:
+            return False
+        caller = self.callers.read(headers, 1, serving.route, body)
+        request = forward.Request(
+            serving, component, protocol, method, path, headers, body, reply, started, inside, caller
+        )
+        self.forwarding.start(request)
+        return True
 
     def _predict_v1(self, service: str, headers: RequestHeaders, body: bytes, reply: Reply, started: float) -> None:
         serving = self.find(service)
@@ -132,7 +161,7 @@ class KServeDoor:
         exchange = Exchange(self.context, serving, protocol, started, caller, write, reply)
         exchange.start(request.rows, request.features, request.probabilities)
 
-    def _other(self, method: str, path: str, headers: RequestHeaders, body: bytes, reply: Reply) -> bool:
+    def _other(self, method: str, path: str, headers: RequestHeaders, body: bytes, reply: Reply, inside: bool) -> bool:
         if path == "/ondol/v1/labels":
             _only("POST", method)
             answers.check_body(headers, body)
@@ -145,12 +174,21 @@ class KServeDoor:
             return True
         if path.startswith(_V1) and path.endswith(":explain"):
             _only("POST", method)
-            raise _no_explainer(self.find(path[len(_V1) : -len(":explain")]))
+            service = path[len(_V1) : -len(":explain")]
+            if self._forward(service, "explain", method, path, headers, body, reply, time.perf_counter(), inside):
+                return True
+            raise _no_explainer(self.find(service))
         if path.startswith(_REPOSITORY):
             return self._repository(method, path[len(_REPOSITORY) :], body, reply)
         scoring = invocations.match(path)
         if scoring is not None:
             self._score(method, *scoring, headers, body, reply, time.perf_counter())
+            return True
+        if (
+            path.startswith(_V2)
+            and path.count("/") == 3
+            and self._forward(path[len(_V2) :], "v2", method, path, headers, body, reply, time.perf_counter(), inside)
+        ):
             return True
         found = self._document(path)
         if found is None:

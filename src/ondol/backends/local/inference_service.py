@@ -8,26 +8,30 @@ Must not load a model nor judge one: the data plane loads, and says so in `store
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ondol.backends.local import inference_status, model_source
+from ondol.backends.local import containers, inference_status, model_source
 from ondol.base import errors, ids
 from ondol.base.settings import Settings
 from ondol.formats import inference_service
-from ondol.formats.inference_service import InferenceService
+from ondol.formats.inference_service import Component, InferenceService
 from ondol.records.release import ModelManifest
 from ondol.records.rollout import Route
-from ondol.store import counters, loads, releases, resources, routes
+from ondol.records.worker import WorkerSpec
+from ondol.store import components, counters, loads, releases, resources, routes
 from ondol.store.blobs import Blobs
 from ondol.store.connection import Store
 from ondol.store.resources import Resource
 
 _FACT = "inference_services"
 _RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+_WRONG_CONTAINER = ("UNS-340", "UNS-342", "INP-340")
 Json = dict[str, Any]
 
 
@@ -88,6 +92,7 @@ def reconcile(store: Store, settings: Settings) -> bool:
         name = key.partition("/")[2]
         if name not in owners:
             routes.remove(store, name)
+            components.want(store, name, {})
         changed = True
     if after != known:
         counters.put_fact(store, _FACT, after)
@@ -107,6 +112,7 @@ def _advance(store: Store, settings: Settings, resource: Resource, progress: Pro
             )
         if service.stopped:
             routes.remove(store, service.name)
+            components.want(store, service.name, {})
             progress.state, progress.reason = "stopped", "Stopped"
             return
         if progress.state == "resolving":
@@ -116,7 +122,12 @@ def _advance(store: Store, settings: Settings, resource: Resource, progress: Pro
     except errors.ConflictError as error:
         _later(progress, "Conflict", error)
     except errors.InputError as error:
-        progress.state, progress.reason, progress.message = "failed", "InvalidStorage", error.message
+        reason = "InvalidPredictorSpec" if error.code in _WRONG_CONTAINER else "InvalidStorage"
+        progress.state, progress.reason, progress.message = (
+            "failed",
+            reason,
+            f"{error.where}: {error.message}".lstrip(": "),
+        )
         if error.code == "INP-230":  # files may still come
             _later(progress, "InvalidStorage", error)
     except errors.OndolError as error:
@@ -132,24 +143,48 @@ def _later(progress: Progress, reason: str, error: errors.OndolError) -> None:
 
 
 def _resolve(store: Store, settings: Settings, service: InferenceService, progress: Progress) -> None:
-    """Fetch the files, keep them as a blob, pin them in a release."""
+    """Fetch the files, keep them as blobs, pin them or the server that uses them in a release."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    around = {
+        name: _worker(service, name, part, settings)
+        for name, part in (("transformer", service.transformer), ("explainer", service.explainer))
+        if part is not None
+    }
     model = service.predictor.model
     if model is None:
-        raise errors.UnsupportedError("only models are loaded, no containers", where=service.name, code="UNS-300")
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=settings.home, prefix="fetch-") as folder:
-        source = model_source.fetch(model.storage_uri, settings, Path(folder))
-        artifact = Blobs(settings.blobs).put_path(source.path)
-    served = _serves_already(store, service.name, artifact)
-    if served:
-        progress.release = served
+        spec = _worker(service, "predictor", service.predictor, settings)
+        manifest = ModelManifest("", spec.image or spec.command[0], "custom", worker=spec)
+        progress.release = releases.put(store, service.name, manifest).digest
     else:
+        with _fetched(model.storage_uri, settings) as source:
+            artifact = Blobs(settings.blobs).put_path(source.path)
         manifest = ModelManifest(artifact, source.uri, model.format, source.model, source.version, source.run)
         if source.model:  # the same model registered by the loop is the same release
             manifest = replace(manifest, format="sklearn")
-        progress.release = releases.put(store, service.name, manifest).digest
+        served = _serves_already(store, service.name, artifact)
+        progress.release = served or releases.put(store, service.name, manifest).digest
+    components.want(store, service.name, around)
     progress.state, progress.reason, progress.message = "moving", "", ""
     progress.tries, progress.retry_at = 0, 0.0
+
+
+@contextlib.contextmanager
+def _fetched(uri: str, settings: Settings) -> Iterator[model_source.Source]:
+    with tempfile.TemporaryDirectory(dir=settings.home, prefix="fetch-") as folder:
+        yield model_source.fetch(uri, settings, Path(folder))
+
+
+def _worker(service: InferenceService, name: str, part: Component, settings: Settings) -> WorkerSpec:
+    """Return what runs for a component that is a container, with its files as blobs."""
+    spec = containers.worker(service, name, part, settings)
+    addresses = {one.mount_path: one.uri for one in part.storage_uris}
+    if part.server is not None and (own := part.server.value_of("STORAGE_URI")):
+        addresses["/mnt/models"] = own
+    mounts = {}
+    for path, uri in addresses.items():
+        with _fetched(uri, settings) as source:
+            mounts[path] = Blobs(settings.blobs).put_path(source.path)
+    return replace(spec, mounts=mounts)
 
 
 def _serves_already(store: Store, name: str, artifact: str) -> str:

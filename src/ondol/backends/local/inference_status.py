@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ondol.base import clock, hashing
 from ondol.base.settings import Settings
 from ondol.records.rollout import Route
-from ondol.store import loads, routes
+from ondol.store import components, loads, routes
+from ondol.store.components import ServedComponent
 from ondol.store.connection import Store
 from ondol.store.loads import Load
 from ondol.store.resources import Resource
@@ -36,11 +37,17 @@ def status(store: Store, settings: Settings, resource: Resource, progress: Progr
     fresh["modelStatus"] = _model_status(progress, route, stable, failure)
     reason, message = _why(progress, failure)
     stopped = progress.state == "stopped"
+    around = components.every(store, resource.name)
+    missing = next((one for one in around if one.state != "Loaded"), None)
+    ready = serving and progress.state == "done"
     fresh["conditions"] = keep_times(
         [
             _condition("IngressReady", route is not None, reason, message),
             _condition("PredictorReady", serving, reason, message),
-            _condition("Ready", serving and progress.state == "done", reason, message),
+            *(_condition(f"{one.component.title()}Ready", *_of_component(one)) for one in around),
+            _condition("Ready", ready, reason, message)
+            if missing is None or not ready
+            else _condition("Ready", *_of_component(missing)),
             {"type": "Stopped", "status": "True" if stopped else "False"},
         ],
         resource.status.get("conditions", []),
@@ -54,6 +61,11 @@ def _condition(kind: str, true: bool, reason: str, message: str) -> Json:
     waiting = reason in ("", "Loading")
     found: Json = {"type": kind, "status": "Unknown" if waiting else "False", "reason": reason or "Loading"}
     return {**found, "message": message} if message else found
+
+
+def _of_component(one: ServedComponent) -> tuple[bool, str, str]:
+    reason = f"{one.component.title()}LoadFailed" if one.state == "FailedToLoad" else "Loading"
+    return one.state == "Loaded", reason, one.message
 
 
 def keep_times(conditions: list[Json], before: list[Json]) -> list[Json]:

@@ -29,8 +29,6 @@ from ondol.formats.resource.types import (
     texts,
 )
 
-_CUSTOM = not_yet("custom containers are images, which this machine does not run")
-
 
 def _custom_rules(value: Json, wrong: Report) -> None:
     for index, one in enumerate(value.get("containers") or []):
@@ -91,7 +89,7 @@ PREDICTOR_FIELDS: dict[str, Field] = component.component(
     {
         "model": Field(model.model(), about="A model and its format."),
         **{name: model.framework(name) for name in model.FRAMEWORKS},
-        "containers": Field(ListOf(pod.custom_container()), _CUSTOM, "A server of your own."),
+        "containers": Field(ListOf(pod.custom_container()), about="A server of your own, as a process."),
         "storageUris": Field(component.STORAGE_URIS, not_yet("one model, one `model.storageUri`")),
         "name": Field(
             Text(pattern=NAME), not_yet("variants are named by `spec.canary[]`, which is not honoured"), "The variant."
@@ -184,12 +182,10 @@ SPEC = Object(
     {
         "predictor": Field(PREDICTOR, required=True, about="What predicts."),
         "transformer": Field(
-            _TRANSFORMER, not_yet("transformers run in a process of their own, which is not started"),
-            "What stands before the predictor.",
+            _TRANSFORMER, about="What stands before the predictor, as a process.",
         ),
         "explainer": Field(
-            _EXPLAINER, not_yet("explainers run in a process of their own, which is not started"),
-            "What answers `:explain`.",
+            _EXPLAINER, about="What answers `:explain`, as a process.",
         ),
         "canary": Field(
             ListOf(_CANARY),

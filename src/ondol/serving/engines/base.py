@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ondol.base import errors
+
 Matrix = NDArray[np.float64]
 Rows = Any  # Matrix (n, features), or a pandas DataFrame for models with named columns
 
@@ -48,3 +50,20 @@ class Original:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return np.asarray(self._model.predict_proba(rows))
+
+
+class Elsewhere:
+    """Stands for a server of the user's own, which takes whole requests: there are no rows to predict here."""
+
+    name = "process"
+    exact = True
+
+    def predict(self, rows: Rows) -> NDArray[Any]:
+        raise errors.UnsupportedError(
+            "this model is a server of its own, which is asked in its own words",
+            way_out="Send a V1 or V2 request over HTTP.",
+            code="UNS-341",
+        )
+
+    def predict_proba(self, rows: Rows) -> NDArray[np.float64]:
+        return self.predict(rows)

@@ -1,0 +1,201 @@
+"""Containers of KServe's files as processes: transformers, explainers, custom predictors, and what befalls them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from tests.behaviour import serving_tools
+from tests.behaviour.serving_tools import Plane
+from tests.behaviour.test_inference_service import X, Y, settle, write
+
+from ondol.base.settings import Settings
+from ondol.store import components, observations, resources
+from ondol.store.connection import Store
+
+SERVERS = Path(__file__).with_name("samples") / "servers"
+IMAGES = """
+name: workers
+images:
+  "myorg/transformer:*": {command: [python, transformer.py]}
+  "myorg/predictor:*": {command: [python, predictor.py]}
+  "myorg/plain:*": python
+"""
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def plane(home: Settings, store: Store) -> Iterator[Plane]:
+    shutil.copytree(SERVERS, home.project, dirs_exist_ok=True)
+    (home.project / "ondol.yaml").write_text(IMAGES)
+    with serving_tools.running(home, store) as plane:
+        yield plane
+
+
+def service(text: str) -> Json:
+    """Read a manifest's spec."""
+    head: Json = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": {"name": "delay"}}
+    return {**head, "spec": yaml.safe_load(text)}
+
+
+def container(image: str, **fields: Any) -> Json:
+    """Return a manifest of one container."""
+    found = service("predictor: {}")
+    found["spec"]["predictor"] = {"containers": [{"name": "kserve-container", "image": image, **fields}]}
+    return found
+
+
+def pids_of(name: str) -> list[int]:
+    """Return the processes whose command line names a file."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if name in (entry / "cmdline").read_text():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def conditions(status: Json) -> dict[str, str]:
+    return {one["type"]: one["status"] for one in status["conditions"]}
+
+
+GUIDE = """
+transformer:
+  containers:
+    - name: transformer
+      image: myorg/transformer:latest
+      resources:
+        requests: {cpu: 100m, memory: 128Mi}
+predictor:
+  model:
+    modelFormat: {name: sklearn}
+    storageUri: "%s"
+"""
+
+
+def test_the_guides_transformer_stands_before_its_predictor(plane: Plane, tmp_path: Path) -> None:
+    resources.apply(plane.store, service(GUIDE % write(tmp_path / "model")))
+    status = settle(plane)
+    serving_tools.wait(lambda: conditions(settle(plane))["Ready"] == "True")
+    assert conditions(settle(plane))["TransformerReady"] == "True"
+    answer = plane.predict("delay", (2 * X[:5]).tolist(), x_request_id="order-1", x_ondol_unit="kim")
+    assert answer.json() == {"predictions": [[int(label), "transformed"] for label in Y[:5]]}
+    assert answer.headers["x-request-id"] == "order-1"
+    serving_tools.wait(lambda: bool(observations.of_service(plane.store, "delay")))
+    (kept,) = observations.of_service(plane.store, "delay")
+    assert (kept.id, kept.unit) == ("order-1", "kim")
+    assert status["url"].endswith("/v1/models/delay:predict")
+
+
+def test_a_custom_predictor_answers_dies_and_comes_back(plane: Plane) -> None:
+    resources.apply(plane.store, container("myorg/predictor:v1", env=[{"name": "OFFSET", "value": "10"}]))
+    assert conditions(settle(plane))["Ready"] == "True"
+    answer = plane.predict("delay", [[1, 2], [3, 4]], x_request_id="a")
+    assert answer.json() == {"predictions": [13.0, 17.0]}
+    assert answer.headers["x-ondol-arm"] == "stable"
+    explained = plane.client.post("/v1/models/delay:explain", json={"instances": [1]})
+    assert explained.json() == {"explanations": [1]}
+    died = plane.predict("delay", ["die"])
+    assert (died.status_code, died.json()["code"]) == (503, "STA-340")
+    assert plane.predict("delay", [[1]]).json() == {"predictions": [11.0]}, "it waited for the new process"
+    serving_tools.wait(lambda: len(observations.of_service(plane.store, "delay")) >= 2)
+    kept = {one.status: one for one in observations.of_service(plane.store, "delay")}
+    assert kept[200].prediction in ("[13.0, 17.0]", "[13.0,17.0]", "[11.0]")
+    assert kept[503].release == kept[200].release
+
+
+PLAIN = """
+predictor:
+  minReplicas: %s
+  maxReplicas: 2
+  scaleTarget: 1
+  scaleMetric: concurrency
+  annotations: {autoscaling.knative.dev/window: 2s}
+  containers:
+    - name: kserve-container
+      image: myorg/plain:v1
+      command: [python, plain.py, "$(GREETING)"]
+      env: [{name: GREETING, value: hello}]
+      readinessProbe: {httpGet: {path: /healthz}}
+      resources: {limits: {memory: 200Mi}}
+explainer:
+  containers: [{name: kserve-container, image: "myorg/plain:v1", command: [python, plain.py]}]
+"""
+
+
+def test_a_plain_server_explains_stops_when_idle_and_is_killed_when_it_outgrows_its_memory(
+    plane: Plane, home: Settings
+) -> None:
+    resources.apply(plane.store, service(PLAIN % 0))
+    serving_tools.wait(lambda: conditions(settle(plane)).get("ExplainerReady") == "True")
+    first = plane.predict("delay", [1]).json()
+    assert first["predictions"] == [1]
+    assert "plain server hello" in (home.logs / "delay-predictor.log").read_text()
+    assert plane.client.post("/v1/models/delay:explain", json={"instances": [5]}).json() == {"explanations": [5]}
+    serving_tools.wait(lambda: not Path(f"/proc/{first['pid']}").exists())
+    again = plane.predict("delay", [2]).json()
+    assert again["predictions"] == [2]
+    assert again["pid"] != first["pid"]
+    hog = plane.client.post("/v1/models/delay:predict", json={"hog": 400_000_000})
+    assert hog.status_code == 503
+    serving_tools.wait(lambda: "OOMKilled" in (home.logs / "delay-predictor.log").read_text())
+    assert plane.predict("delay", [3]).status_code == 200
+    third = plane.predict("delay", [3]).json()["pid"]
+    os.kill(plane.process.pid, signal.SIGKILL)
+    serving_tools.wait(lambda: not Path(f"/proc/{third}").exists())
+
+
+def test_an_image_without_a_rule_is_refused_by_name(plane: Plane) -> None:
+    resources.apply(
+        plane.store, service("predictor: {containers: [{name: kserve-container, image: 'codait/max-object-detector'}]}")
+    )
+    failure = settle(plane)["modelStatus"]["lastFailureInfo"]
+    assert failure["reason"] == "InvalidPredictorSpec"
+    assert "'codait/max-object-detector'" in failure["message"]
+    assert plane.client.get("/readyz").status_code == 200
+
+
+def test_a_server_that_does_not_start_leaves_the_old_one_serving(plane: Plane) -> None:
+    resources.apply(plane.store, container("myorg/plain:v1", command=["python", "plain.py"]))
+    settle(plane)
+    broken = ["python", "-c", 'raise SystemExit("no licence")']
+    resources.apply(plane.store, container("myorg/plain:v1", command=broken))
+    status = settle(plane)
+    assert status["modelStatus"]["transitionStatus"] == "BlockedByFailedLoad"
+    assert "no licence" in status["modelStatus"]["lastFailureInfo"]["message"]
+    assert plane.predict("delay", [1]).json()["predictions"] == [1]
+
+
+def test_swaps_of_servers_under_load_lose_no_request(plane: Plane) -> None:
+    resources.apply(plane.store, container("myorg/plain:v1", command=["python", "plain.py", "0"]))
+    settle(plane)
+    stop: list[bool] = []
+
+    def ask(number: int) -> list[int]:
+        wrong = []
+        with httpx.Client(base_url=plane.settings.data.url, timeout=30) as client:
+            while not stop:
+                answer = client.post("/v1/models/delay:predict", json={"instances": [number]})
+                if answer.status_code != 200 or answer.json()["predictions"] != [number]:
+                    wrong.append(answer.status_code)
+        return wrong
+
+    with ThreadPoolExecutor(4) as threads:
+        asking = [threads.submit(ask, number) for number in range(4)]
+        for version in range(1, 4):
+            resources.apply(plane.store, container("myorg/plain:v1", command=["python", "plain.py", str(version)]))
+            settle(plane)
+        stop.append(True)
+        assert [one.result() for one in asking] == [[], [], [], []]
+    assert components.every(plane.store) == []
+    serving_tools.wait(lambda: len(pids_of("plain.py")) <= 4)  # the last one and the one before, each with its guard
