@@ -1,107 +1,26 @@
-"""`ondol apply|get|describe|delete`: kubectl's habits on the resources kept in this home."""
+"""`ondol apply|delete|wait`: kubectl's habits on resources, here or on a cluster; `resource_views` shows them."""
 
 from __future__ import annotations
 
+import re
 import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import click
 
+from ondol.backends.kubernetes.client import ApiKind, InvalidObject, ResourceClient
 from ondol.base import errors
-from ondol.cli import context, output
-from ondol.formats import inference_service
-from ondol.formats.kserve import kinds
-from ondol.formats.resource import documents as parsing
-from ondol.store import resources
-from ondol.store.connection import Store
-from ondol.store.resources import Resource
+from ondol.cli import output, resource_access
+from ondol.cli.resource_access import Access
+from ondol.formats.resource.documents import Document
 
 Json = dict[str, Any]
-
-_GROUP = "serving.kserve.io"
-_PLURAL = "inferenceservice"
-_NAMES = ("isvc", _PLURAL, f"{_PLURAL}s", f"{_PLURAL}s.{_GROUP}", f"{_PLURAL}.{_GROUP}")
-_KINDS = dict.fromkeys(_NAMES, inference_service.KIND)
-
-
-def _kind(text: str) -> str:
-    kind = _KINDS.get(text.lower())
-    if kind is None:
-        raise errors.UsageError(
-            f"no resource type {text!r} here", way_out="Use isvc (inferenceservices).", code="USE-030"
-        )
-    return kind
-
-
-def _split(kind: str, name: str) -> tuple[str, str]:
-    """Return kind and name, also out of `kind/name`."""
-    if "/" in kind and not name:
-        kind, _, name = kind.partition("/")
-    return _kind(kind), name
-
-
-def _read(files: tuple[str, ...]) -> list[tuple[Json, str]]:
-    """Return every manifest in the files with the file's name; `-` is standard input, a folder all its YAML files."""
-    found: list[tuple[Json, str]] = []
-    for given in files:
-        if given == "-":
-            found += [(manifest, "-") for manifest in parsing.documents(sys.stdin.read(), "-")]
-            continue
-        path = Path(given)
-        paths = (
-            sorted(one for one in path.iterdir() if one.suffix in (".yaml", ".yml", ".json"))
-            if path.is_dir()
-            else [path]
-        )
-        for one in paths:
-            try:
-                text = one.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise errors.InputError(f"cannot read {str(one)!r}: {error}", code="INP-012") from error
-            found += [(manifest, str(one)) for manifest in parsing.documents(text, str(one))]
-    if not found:
-        raise errors.InputError("no resources in the given files", where=", ".join(files), code="INP-012")
-    return found
-
-
-def _check(manifests: list[tuple[Json, str]], namespace: str) -> None:
-    """Check all manifests before the first is applied.
-
-    :raises InputError: listing every problem of every manifest.
-    """
-    refused: list[errors.InputError] = []
-    for manifest, source in manifests:
-        if manifest.get("kind") != inference_service.KIND:
-            refused.append(
-                errors.UnsupportedError(
-                    f"kind {manifest.get('kind')!r} is not served by the local backend", where=source, code="UNS-012"
-                )
-            )
-            continue
-        if namespace and isinstance(manifest.get("metadata"), dict):
-            manifest["metadata"].setdefault("namespace", namespace)
-        service, problems = inference_service.read(manifest)
-        if service is None:
-            refused.append(kinds.refusal(manifest, problems, source))
-    if not refused:
-        return
-    if len(refused) == 1:
-        raise refused[0]
-    kind = (
-        errors.UnsupportedError if all(type(one) is errors.UnsupportedError for one in refused) else errors.InputError
-    )
-    lines = "".join(f"\n  {one.where}: {one.message}" for one in refused)
-    raise kind(
-        f"{len(refused)} of {len(manifests)} resources are refused, none was applied:{lines}", code=refused[0].code
-    )
+_UNKNOWN_FIELD = re.compile(r'(?:unknown|duplicate) field "([^"]+)"')
 
 
 files_option = click.option(
     "-f", "--filename", "files", multiple=True, required=True, metavar="FILE", help="A file, a folder, or - for stdin."
 )
-namespace_option = click.option("-n", "--namespace", default="", help="Namespace of resources that name none.")
 
 
 @click.command(
@@ -109,205 +28,269 @@ namespace_option = click.option("-n", "--namespace", default="", help="Namespace
 Examples:
   ondol apply -f serving.yaml
   kustomize build overlays/dev | ondol apply -f -
-  ondol apply -f serving/ --wait 60"""
+  ondol apply -f serving/ --wait 60
+  ondol apply -f serving.yaml --context my-cluster"""
 )
 @files_option
-@namespace_option
+@resource_access.options
 @click.option("--dry-run", is_flag=True, help="Check only; change nothing.")
+@click.option("--force-conflicts", is_flag=True, help="Take fields that somebody else set.")
 @click.option("--wait", "seconds", type=float, default=0.0, help="Wait up to SECONDS until all are ready.")
 @output.json_option
-def apply(files: tuple[str, ...], namespace: str, dry_run: bool, seconds: float, as_json: bool) -> int:
-    """Create or change resources from KServe manifests."""
-    manifests = _read(files)
-    _check(manifests, namespace)
+def apply(
+    files: tuple[str, ...],
+    namespace: str,
+    cluster: str,
+    kubeconfig: str,
+    dry_run: bool,
+    force_conflicts: bool,
+    seconds: float,
+    as_json: bool,
+) -> int:
+    """Create or change resources from their manifests (server-side apply)."""
+    documents = resource_access.read(files)
     done: list[Json] = []
-    with context.open_store() as store:
-        for manifest, _ in manifests:
-            name = str(manifest["metadata"]["name"])
-            outcome = _dry(store, manifest) if dry_run else resources.apply(store, manifest)[1]
-            notes = kinds.notes(manifest)
-            done.append({"kind": manifest["kind"], "name": name, "outcome": outcome, "notes": notes})
+    with resource_access.connect(cluster, kubeconfig, namespace) as access:
+        targets = _checked(access, documents, force_conflicts)
+        for document, kind, where in targets:
+            name = resource_access.name_of(document.manifest)
+            before = access.client.find(kind, where, name)
+            applied = access.client.apply(kind, document.manifest, where, force=force_conflicts, dry=dry_run)
+            outcome = _outcome(before, applied.object)
+            done.append({"kind": kind.kind, "name": name, "outcome": outcome, "notes": list(applied.warnings)})
             if not as_json:
-                print(f"{_PLURAL}.{_GROUP}/{name} {outcome}{' (dry run)' if dry_run else ''}", flush=True)
-                for note in notes:
+                print(f"{kind.label}/{name} {outcome}{' (dry run)' if dry_run else ''}", flush=True)
+                for note in applied.warnings:
                     print(f"note: {name}: {note}", file=sys.stderr)
-        ready = _wait(store, manifests, seconds, as_json) if seconds and not dry_run else True
+        ready = _all_ready(access, targets, seconds, as_json) if seconds and not dry_run else True
     if as_json:
         output.emit(done, True, lambda: None)
     return 0 if ready else 1
 
 
-def _dry(store: Store, manifest: Json) -> str:
-    metadata = manifest["metadata"]
-    try:
-        found = resources.get(store, manifest["kind"], metadata.get("namespace") or "default", metadata["name"])
-    except errors.NotFoundError:
+def _outcome(before: Json | None, after: Json) -> str:
+    if before is None:
         return "created"
-    return "unchanged" if found.manifest == manifest else "configured"
+    told = [{**one, "metadata": {**one["metadata"], "managedFields": None}} for one in (before, after)]
+    return "unchanged" if told[0] == told[1] else "configured"
 
 
-def _wait(store: Store, manifests: list[tuple[Json, str]], seconds: float, quiet: bool) -> bool:
-    """Wait until every service is ready; say what keeps the others."""
-    deadline = time.monotonic() + seconds
-    waiting = [manifest["metadata"] for manifest, _ in manifests]
-    while True:
-        left = []
-        for metadata in waiting:
-            one = resources.get(store, inference_service.KIND, metadata.get("namespace") or "default", metadata["name"])
-            current = one.status.get("observedGeneration") == one.generation
-            if current and _condition(one, "Ready").get("status") == "True":
-                if not quiet:
-                    print(f"{_PLURAL}.{_GROUP}/{one.name} is ready at {one.status.get('url')}", flush=True)
-            else:
-                left.append(metadata)
-        waiting = left
-        if not waiting or time.monotonic() > deadline:
-            break
-        time.sleep(0.1)
-    for metadata in waiting:
-        one = resources.get(store, inference_service.KIND, metadata.get("namespace") or "default", metadata["name"])
-        why = _condition(one, "Ready").get("message") or "nothing reconciles it; is `ondol up` running?"
-        print(f"{_PLURAL}.{_GROUP}/{one.name} is not ready: {why}", file=sys.stderr)
-    return not waiting
+def _checked(access: Access, documents: list[Document], force: bool) -> list[tuple[Document, ApiKind, str]]:
+    """Check all manifests before the first is applied.
 
-
-def _condition(resource: Resource, kind: str) -> Json:
-    found = (one for one in resource.status.get("conditions", []) if one.get("type") == kind)
-    return next(found, {})
-
-
-@click.command(
-    epilog="""\b
-Examples:
-  ondol get isvc
-  ondol get isvc flights -o yaml
-  ondol get isvc/flights --json"""
-)
-@click.argument("kind", metavar="KIND")
-@click.argument("name", required=False, default="")
-@click.option("-o", "form", type=click.Choice(["table", "yaml", "json", "name"]), default="table", help="Output form.")
-@click.option("-n", "--namespace", default="", help="Only this namespace.")
-@output.json_option
-def get(kind: str, name: str, form: str, namespace: str, as_json: bool) -> None:
-    """List applied resources, or show one."""
-    kind, name = _split(kind, name)
-    with context.open_store() as store:
-        found = [one for one in resources.every(store, kind) if not namespace or one.namespace == namespace]
-        if name:
-            found = [one for one in found if one.name == name] or [
-                resources.get(store, kind, namespace or "default", name)
-            ]
-    whole = [_object(one) for one in found]
-    value: Any = whole[0] if name else {"apiVersion": "v1", "kind": "List", "items": whole}
-    if as_json or form == "json":
-        output.emit(value, True, lambda: None)
-    elif form == "yaml":
-        import yaml
-
-        print(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), end="")
-    elif form == "name":
-        print("\n".join(f"{_PLURAL}.{_GROUP}/{one.name}" for one in found))
-    else:
-        output.table(
-            ["NAME", "URL", "READY", "PREV", "LATEST", "MODEL"],
-            [_row(one) for one in found],
-            empty="No resources found.",
+    :raises InputError: listing every problem of every manifest.
+    """
+    found: list[tuple[Document, ApiKind, str]] = []
+    refused: list[errors.OndolError] = []
+    for document in documents:
+        kind = access.client.of_manifest(document.manifest)
+        if kind is None:
+            refused.append(_unknown_kind(document, access))
+            continue
+        try:
+            if not resource_access.name_of(document.manifest):
+                raise InvalidObject("metadata.name: Required value", [])
+            where = resource_access.namespace_of(document.manifest, kind, access)
+            access.client.apply(kind, document.manifest, where, force=force, dry=True)
+            found.append((document, kind, where))
+        except InvalidObject as error:
+            refused.append(_refusal(document, error))
+        except errors.NotFoundError:
+            if access.local:
+                raise
+            found.append((document, kind, where))  # its namespace may be in the same file
+    if len(refused) == 1:
+        raise refused[0]
+    if refused:
+        plain = all(type(one) is errors.UnsupportedError for one in refused)
+        lines = "".join(f"\n  {one.where}: {one.message}" for one in refused)
+        raise (errors.UnsupportedError if plain else errors.InputError)(
+            f"{len(refused)} of {len(documents)} resources are refused, none was applied:{lines}", code=refused[0].code
         )
+    return found
 
 
-def _row(resource: Resource) -> list[object]:
-    traffic = resource.status.get("components", {}).get("predictor", {}).get("traffic", [])
-    latest = next((one["percent"] for one in traffic if one.get("latestRevision")), "")
-    older = next((one["percent"] for one in traffic if not one.get("latestRevision")), "")
-    state = resource.status.get("modelStatus", {}).get("transitionStatus", "")
-    ready = _condition(resource, "Ready").get("status", "Unknown")
-    return [resource.name, resource.status.get("url", ""), ready, str(older), str(latest), state]
+def _unknown_kind(document: Document, access: Access) -> errors.UnsupportedError:
+    kind, version = document.manifest.get("kind"), document.manifest.get("apiVersion")
+    where = "the local backend" if access.local else "the cluster"
+    others = [f"{one.group}/{one.version}" for one in access.client.kinds() if one.kind == kind]
+    way_out = f"It is served as apiVersion {others[0]}." if others else ""
+    text = f"kind {kind!r} is not served by {where}" + (f" in {version!r}" if others else "")
+    return errors.UnsupportedError(text, where=document.where("kind"), way_out=way_out, code="UNS-012")
 
 
-def _object(resource: Resource) -> Json:
-    metadata = {
-        **resource.manifest.get("metadata", {}),
-        "namespace": resource.namespace,
-        "generation": resource.generation,
-        "resourceVersion": str(resource.version),
-    }
-    return {**resource.manifest, "metadata": metadata, "status": resource.status}
+def _refusal(document: Document, error: InvalidObject) -> errors.InputError:
+    """Return the one error that lists every problem of a manifest with its line."""
+    fields = [str(one.get("field")) for one in error.causes] or _UNKNOWN_FIELD.findall(error.message)
+    first = document.where(fields[0]) if fields else document.where("")
+    kind, name = document.manifest.get("kind"), resource_access.name_of(document.manifest)
+    if not error.causes:
+        return errors.InputError(f"{kind} {name!r}: {error.message}", where=first, code="INP-011")
+    count = f"{len(fields)} field{'s' if len(fields) > 1 else ''}"
+    lines = "".join(
+        f"\n    line {document.line(str(one.get('field')))}: {one.get('field')}: {one.get('message')}"
+        for one in error.causes
+    )
+    if error.unsupported:
+        return errors.UnsupportedError(
+            f"{kind} {name!r}: {count} not honoured here:{lines}",
+            where=first,
+            way_out="Remove them, or apply the file to a cluster: --context NAME.",
+            code="UNS-010",
+        )
+    return errors.InputError(
+        f"{kind} {name!r} is not valid: {count}:{lines}",
+        where=first,
+        way_out=f"`kubectl explain {str(kind).lower()}.spec` describes the fields.",
+        code="INP-011",
+    )
 
 
-@click.command(
-    epilog="""\b
-Example:
-  ondol describe isvc flights"""
-)
-@click.argument("kind", metavar="KIND")
-@click.argument("name", required=False, default="")
-@click.option("-n", "--namespace", default="default", show_default=True)
-@output.json_option
-def describe(kind: str, name: str, namespace: str, as_json: bool) -> None:
-    """Show one resource: what was asked for, what is, and why."""
-    kind, name = _split(kind, name)
-    if not name:
-        raise errors.UsageError("which one? the name is missing", way_out=f"ondol describe {kind} NAME", code="USE-031")
-    with context.open_store() as store:
-        one = resources.get(store, kind, namespace, name)
-    output.emit(_object(one), as_json, lambda: _describe(one))
+def _is_ready(item: Json | None) -> bool:
+    current = item is not None and resource_access.is_current(item)
+    return current and item is not None and resource_access.condition(item, "Ready").get("status") == "True"
 
 
-def _describe(one: Resource) -> None:
-    import yaml
+def _all_ready(access: Access, targets: list[tuple[Document, ApiKind, str]], seconds: float, quiet: bool) -> bool:
+    """Wait until every object that has conditions is ready; say what keeps the others."""
+    ready = True
+    for document, kind, where in targets:
+        name = resource_access.name_of(document.manifest)
+        if not kind.group:  # ConfigMaps and Secrets are there or not
+            continue
+        came, item = resource_access.until(access.client, kind, where, name, _is_ready, seconds)
+        if came and item is not None and not quiet:
+            print(f"{kind.label}/{name} is ready at {item['status'].get('url')}", flush=True)
+        elif not came:
+            ready = False
+            print(f"{kind.label}/{name} is not ready: {_why(item, access)}", file=sys.stderr)
+    return ready
 
-    model = one.status.get("modelStatus", {})
-    print(f"Name:       {one.name}\nNamespace:  {one.namespace}\nGeneration: {one.generation}")
-    print(f"URL:        {one.status.get('url', '')}")
-    print(f"Model:      {model.get('transitionStatus', 'not reconciled yet')}")
-    if failure := model.get("lastFailureInfo"):
-        print(f"Failure:    {failure.get('reason')}: {failure.get('message')}")
-    for share in one.status.get("components", {}).get("predictor", {}).get("traffic", []):
-        print(f"Traffic:    {share['percent']:>3} % {share['revisionName']} ({share['tag']})")
-    print("Conditions:")
-    for condition in one.status.get("conditions", []):
-        reason = f"  {condition['reason']}: {condition.get('message', '')}" if "reason" in condition else ""
-        print(f"  {condition['type']:<15} {condition['status']:<8} {condition['lastTransitionTime']}{reason}")
-    print("Spec:")
-    text = yaml.safe_dump(one.manifest.get("spec", {}), sort_keys=False, allow_unicode=True)
-    print("".join(f"  {line}\n" for line in text.splitlines()), end="")
+
+def _why(item: Json | None, access: Access) -> str:
+    if item is None:
+        return "it is gone"
+    found = resource_access.condition(item, "Ready")
+    said = found.get("message") or found.get("reason")
+    if said:
+        return str(said)
+    return "its controller has not looked at it yet" if access.runs else "nothing reconciles it; is `ondol up` running?"
 
 
 @click.command(
     epilog="""\b
 Examples:
   ondol delete isvc flights
-  ondol delete -f serving.yaml"""
+  ondol delete -f serving.yaml
+  ondol delete isvc -l team=search"""
 )
 @click.argument("kind", required=False, default="", metavar="KIND")
 @click.argument("name", required=False, default="")
 @click.option("-f", "--filename", "files", multiple=True, metavar="FILE", help="Delete what is in the file.")
-@click.option("-n", "--namespace", default="default", show_default=True)
+@resource_access.options
+@click.option("-l", "--selector", default="", help="Delete those with these labels.")
 @click.option("--ignore-not-found", is_flag=True, help="Exit 0 when there is nothing to delete.")
 @output.json_option
-def delete(kind: str, name: str, files: tuple[str, ...], namespace: str, ignore_not_found: bool, as_json: bool) -> None:
+def delete(
+    kind: str,
+    name: str,
+    files: tuple[str, ...],
+    namespace: str,
+    cluster: str,
+    kubeconfig: str,
+    selector: str,
+    ignore_not_found: bool,
+    as_json: bool,
+) -> None:
     """Delete resources; the control process then takes their routes away."""
-    targets: list[tuple[str, str, str]] = []
-    if files:
-        for manifest, _ in _read(files):
-            metadata = manifest.get("metadata") or {}
-            targets.append(
-                (str(manifest["kind"]), str(metadata.get("namespace") or namespace), str(metadata.get("name")))
-            )
-    else:
-        chosen, name = _split(kind, name)
-        targets.append((chosen, namespace, name))
+    kind, name = resource_access.split(kind, name)
     done: list[Json] = []
-    with context.open_store() as store:
-        for one in targets:
+    with resource_access.connect(cluster, kubeconfig, namespace) as access:
+        for of, where, one in _meant(access, files, kind, name, selector):
             try:
-                resources.delete(store, *one)
+                access.client.delete(of, where, one)
             except errors.NotFoundError:
                 if not ignore_not_found:
                     raise
                 continue
-            done.append({"kind": one[0], "name": one[2], "outcome": "deleted"})
+            done.append({"kind": of.kind, "name": one, "outcome": "deleted"})
             if not as_json:
-                print(f'{_PLURAL}.{_GROUP} "{one[2]}" deleted')
+                print(f'{of.label} "{one}" deleted')
     if as_json:
         output.emit(done, True, lambda: None)
+
+
+def _meant(
+    access: Access, files: tuple[str, ...], kind: str, name: str, selector: str
+) -> list[tuple[ApiKind, str, str]]:
+    """Return what a deletion is about: kind, namespace, name of each."""
+    if not files:
+        of = access.client.named(kind)
+        if name:
+            return [(of, access.namespace, name)]
+        if not selector:
+            resource_access.need(name, "delete", kind)
+        listed = access.client.list(of, access.namespace, selector)["items"]
+        return [(of, access.namespace, one["metadata"]["name"]) for one in listed]
+    found = []
+    for document in resource_access.read(files):
+        one = access.client.of_manifest(document.manifest)
+        if one is None:
+            raise _unknown_kind(document, access)
+        where = resource_access.namespace_of(document.manifest, one, access)
+        found.append((one, where, resource_access.name_of(document.manifest)))
+    return found
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ondol wait isvc/flights
+  ondol wait isvc flights --for condition=PredictorReady --timeout 120
+  ondol wait isvc/flights --for delete"""
+)
+@click.argument("kind", metavar="KIND")
+@click.argument("name", required=False, default="")
+@click.option("--for", "what", default="condition=Ready", show_default=True, help="condition=NAME[=VALUE], or delete.")
+@click.option("--timeout", "seconds", type=float, default=60.0, show_default=True, help="Seconds.")
+@resource_access.options
+@output.json_option
+def wait(
+    kind: str, name: str, what: str, seconds: float, namespace: str, cluster: str, kubeconfig: str, as_json: bool
+) -> int:
+    """Wait until a resource has a condition, or is gone."""
+    kind, name = resource_access.split(kind, name)
+    resource_access.need(name, "wait", kind)
+    with resource_access.connect(cluster, kubeconfig, namespace) as access:
+        of = access.client.named(kind)
+        came, item = _waited(access.client, of, access.namespace, name, what, seconds)
+        said = "" if came else _why(item, access)
+    if as_json:
+        output.emit({"name": name, "for": what, "met": came, "why": said}, True, lambda: None)
+    elif came:
+        print(f"{of.label}/{name} {'deleted' if what == 'delete' else 'condition met'}")
+    else:
+        print(f"{of.label}/{name}: not met within {seconds:g} s: {said}", file=sys.stderr)
+    return 0 if came else 1
+
+
+def _waited(
+    client: ResourceClient, kind: ApiKind, namespace: str, name: str, what: str, seconds: float
+) -> tuple[bool, Json | None]:
+    if what == "delete":
+        return resource_access.until(client, kind, namespace, name, lambda item: item is None, seconds)
+    word, _, wanted = what.partition("=")
+    name_of_condition, _, value = wanted.partition("=")
+    if word != "condition" or not wanted:
+        raise errors.UsageError(
+            f"cannot wait for {what!r}", way_out="Use --for condition=Ready or --for delete.", code="USE-320"
+        )
+    client.get(kind, namespace, name)  # waiting for what is not there would only time out
+
+    def met(item: Json | None) -> bool:
+        if item is None or not resource_access.is_current(item):
+            return False
+        found = resource_access.condition(item, name_of_condition).get("status", "")
+        return str(found).lower() == (value or "true").lower()
+
+    return resource_access.until(client, kind, namespace, name, met, seconds)
