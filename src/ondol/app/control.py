@@ -28,9 +28,11 @@ from ondol.api.admin import routes as admin
 from ondol.api.admin.guard import Guard
 from ondol.api.admin.judging import JudgingApi
 from ondol.api.admin.registry_routes import RegistryApi
+from ondol.api.kfp.door import KfpApi
 from ondol.api.kubernetes import door as kubernetes
 from ondol.api.mlflow.door import MlflowDoor, is_ours
 from ondol.app import listen
+from ondol.app.pipelining import PipelineThread
 from ondol.base.settings import Settings
 from ondol.formats import project as projects
 from ondol.monitoring import alert_targets, alerts, pulse
@@ -56,6 +58,7 @@ class Control:
         self._conductor = ConductorThread(store, settings, self._mlflow_settled) if conduct else None
         self._pulse = pulse.Pulse(store, "control")
         self._alerts = alerts.Delivering(store, self._outbox, self._look)
+        self._pipelines = PipelineThread(store, settings)
         pages = Pages(store)
         self._ours = Starlette(routes=[*self._routes(), *pages.routes()], exception_handlers={404: pages.missing})
 
@@ -71,6 +74,7 @@ class Control:
                     *RegistryApi(self.store, self.settings).routes(),
                 ],
             ),
+            *KfpApi(self.store, self.settings, self._pipelines.wake).routes(),
         ]
         return routes
 
@@ -100,6 +104,7 @@ class Control:
     async def lifespan(self) -> AsyncIterator[None]:
         """Start what runs beside the requests, and stop it."""
         self.mlflow.start()
+        self._pipelines.start()
         if self._conductor:
             self._pulse.begin()
             self._conductor.start()
@@ -107,6 +112,7 @@ class Control:
         try:
             yield
         finally:
+            await asyncio.to_thread(self._pipelines.stop)
             if self._conductor:
                 await asyncio.to_thread(self._conductor.stop)
                 await asyncio.to_thread(self._alerts.stop)

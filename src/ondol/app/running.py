@@ -193,6 +193,14 @@ def environment(settings: Settings) -> dict[str, str]:
     return {**os.environ, **chosen}
 
 
+def tracking(settings: Settings) -> dict[str, str]:
+    """Return what points MLflow inside user code at this home's own, when it runs and nothing else is asked for."""
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return {}
+    found = find(settings.home)
+    return {"MLFLOW_TRACKING_URI": found.control.url} if found else {}
+
+
 def _wait_ready(settings: Settings, process: subprocess.Popen[bytes] | None, timeout: float) -> Running:
     deadline = time.monotonic() + timeout
     pause = 0.02

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import click
 
 from ondol.base import errors
-from ondol.base.settings import Settings
 from ondol.cli import context, output
 
 
@@ -43,16 +41,6 @@ class Lines:
 
     def finish(self, stage: str, summary: str = "") -> None:
         self._say(f"{stage}: done, {summary}")
-
-
-def _tracking(settings: Settings) -> dict[str, str]:
-    """Point MLflow inside the steps at this home's own, when it runs and nothing else is asked for."""
-    if os.environ.get("MLFLOW_TRACKING_URI"):
-        return {}
-    from ondol.app import running
-
-    found = running.find(settings.home)
-    return {"MLFLOW_TRACKING_URI": found.control.url} if found else {}
 
 
 def _pairs(given: tuple[str, ...]) -> dict[str, str]:
@@ -95,6 +83,7 @@ def command(
     Steps run in processes of their own, independent ones at the same time. A step with the same code, parameters,
     input content and environment as before is reused. Logs and artifacts are kept in the home's `runs/` folder.
     """
+    from ondol.app import running
     from ondol.base import progress as ports
     from ondol.pipelines import runner
 
@@ -119,8 +108,9 @@ def command(
             resume=resume,
             pipeline=name,
             slots=slots,
-            environ=_tracking(settings),
+            environ=running.tracking(settings),
             text_parameters=True,
+            origin="cli",
         )
         output.emit(finished, as_json, lambda: print(f"ondol pipeline show {finished.id}"))
 

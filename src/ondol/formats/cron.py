@@ -1,5 +1,7 @@
 """Cron expressions of five fields (minute, hour, day of month, month, day of week) in a time zone. Pure.
 
+With `seconds`, a sixth field stands before them, as Kubeflow's schedules have it.
+
 The rules are crontab(5)'s: `*`, lists, ranges, steps, names of months and days, Sunday is 0 and 7; when both days are
 restricted, either of them is enough. A time that a change of clocks skips does not fire; a repeated one fires once.
 """
@@ -22,6 +24,7 @@ _MACROS = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
+_SECOND = ("second", 0, 59)
 _FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day of month", 1, 31), ("month", 1, 12), ("day of week", 0, 7))
 _MONTHS = {name.lower(): number for number, name in enumerate(calendar.month_abbr) if name}
 _DAYS = {name: number for number, name in enumerate(("sun", "mon", "tue", "wed", "thu", "fri", "sat"))}
@@ -42,20 +45,30 @@ class Cron:
     either: bool
     """Whether one of day of month and day of week is enough."""
 
+    seconds: frozenset[int] = frozenset({0})
+
     def latest(self, after: float, until: float) -> float | None:
-        """Return the last time it was due in (after, until], or None: of what was missed, the latest is enough.
+        """Return the last time it was due in (after, until], or None; it catches up what was due earlier in between.
 
         :param after: seconds since the epoch.
         """
-        moment = datetime.fromtimestamp(until, UTC).replace(second=0, microsecond=0)
-        found = self._walk(moment, -1, datetime.fromtimestamp(after, UTC))
-        return found.timestamp() if found is not None and found.timestamp() > after else None
+        moment = _minute(until)
+        while (found := self._walk(moment, -1, _minute(after))) is not None:
+            times = [found.timestamp() + second for second in self.seconds]
+            if due := [one for one in times if after < one <= until]:
+                return max(due)
+            moment = found - timedelta(minutes=1)
+        return None
 
     def next(self, after: float) -> float | None:
         """Return the next time it is due after a time; None when it never is (31 February)."""
-        moment = datetime.fromtimestamp(after, UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
-        found = self._walk(moment, 1, moment + _LONGEST)
-        return None if found is None else found.timestamp()
+        moment = _minute(after)
+        while (found := self._walk(moment, 1, moment + _LONGEST)) is not None:
+            times = [found.timestamp() + second for second in self.seconds]
+            if due := [one for one in times if one > after]:
+                return min(due)
+            moment = found + timedelta(minutes=1)
+        return None
 
     def _walk(self, moment: datetime, step: int, end: datetime) -> datetime | None:
         """Go through minutes, skipping days and hours in which nothing is due."""
@@ -78,6 +91,10 @@ class Cron:
         return (of_month or of_week) if self.either else (of_month and of_week)
 
 
+def _minute(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC).replace(second=0, microsecond=0)
+
+
 def _edge_of_day(local: datetime, step: int) -> datetime:
     """Return the first minute of the next day, or the last one of the day before, in UTC."""
     midnight = datetime(local.year, local.month, local.day, tzinfo=local.tzinfo)
@@ -92,10 +109,11 @@ def is_cron(text: str) -> bool:
     return text.startswith("@") or len(text.split()) == len(_FIELDS)
 
 
-def parse(text: str, timezone: str = "UTC", where: str = "") -> Cron:
+def parse(text: str, timezone: str = "UTC", where: str = "", *, seconds: bool = False) -> Cron:
     """Read an expression.
 
     :param timezone: an IANA name such as `Asia/Seoul`.
+    :param seconds: a field for seconds stands first.
     :raises InputError: INP-452 naming the field that is wrong.
     """
     try:
@@ -103,12 +121,16 @@ def parse(text: str, timezone: str = "UTC", where: str = "") -> Cron:
     except (KeyError, ValueError, OSError):
         raise _bad(f"no time zone {timezone!r}", where, "Write it like Asia/Seoul.") from None
     fields = _MACROS.get(text.strip().lower(), text).split()
+    at = frozenset({0})
+    if seconds and not text.startswith("@") and fields:
+        at = _field(fields.pop(0), _SECOND, where)
     if len(fields) != len(_FIELDS):
-        raise _bad(f"{text!r} has {len(fields)} fields", where, "Write minute, hour, day, month, day of week.")
+        names = f"{'second, ' if seconds else ''}minute, hour, day, month, day of week"
+        raise _bad(f"{text!r} has another number of fields than {5 + seconds}", where, f"Write {names}.")
     sets = [_field(*each, where=where) for each in zip(fields, _FIELDS, strict=True)]
     weekdays = frozenset(day % 7 for day in sets[4])
-    either = not fields[2].startswith("*") and not fields[4].startswith("*")
-    return Cron(text, zone, sets[0], sets[1], sets[2], sets[3], weekdays, either)
+    either = not fields[2].startswith(("*", "?")) and not fields[4].startswith(("*", "?"))
+    return Cron(text, zone, sets[0], sets[1], sets[2], sets[3], weekdays, either, at)
 
 
 def _field(text: str, field: tuple[str, int, int], where: str) -> frozenset[int]:
@@ -119,7 +141,7 @@ def _field(text: str, field: tuple[str, int, int], where: str) -> frozenset[int]
         if slash and not (step_text.isascii() and step_text.isdigit() and int(step_text) > 0):
             raise _bad(f"{name}: {part!r} has no step", where, "Write it like */15.")
         first, dash, last = span.partition("-")
-        if span == "*":
+        if span in ("*", "?"):
             start, end = low, high
         else:
             start = _number(first, field, where)

@@ -46,6 +46,8 @@ def run(
     environ: Mapping[str, str] | None = None,
     text_parameters: bool = False,
     registry: Fetch | None = None,
+    run_id: str = "",
+    origin: str = "",
 ) -> PipelineRun:
     """Run a pipeline file to its end and return the finished run.
 
@@ -58,6 +60,8 @@ def run(
     :param environ: added to the steps' environment, like `MLFLOW_TRACKING_URI`.
     :param text_parameters: the parameters are text, as on the command line.
     :param registry: fetches `models:/` and `runs:/` for importers; None: they are refused.
+    :param run_id: the new run's id, when somebody has given it one already.
+    :param origin: who asked for it: `api`, `cli`; such runs are finished by `ondol up` when they were killed.
     :raises InputError: for a file, a parameter or something to import that is wrong; nothing has run then.
     :raises ComponentError: when a step failed, after everything is written down.
     :raises ConflictError: when the run to resume is still running.
@@ -71,7 +75,7 @@ def run(
         containers.images(compiled.pipeline, project_of(settings), str(compiled.source))
         _check_importers(compiled, given, Importing(settings.home, registry))
         record = PipelineRun(
-            ids.new_id("run"),
+            run_id or ids.new_id("run"),
             compiled.pipeline.name,
             "running",
             given,
@@ -79,6 +83,7 @@ def run(
             source=str(compiled.source),
             digest=compiled.digest,
             notes=compiled.pipeline.notes,
+            origin=origin,
         )
     folder = settings.home / "runs" / record.id
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,16 +151,28 @@ def is_running(home: Path, run_id: str) -> bool:
     return False
 
 
+def runner_of(home: Path, run_id: str) -> int | None:
+    """Return the id of the process that is running this run, or None."""
+    if not is_running(home, run_id):
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        return int((home / "runs" / run_id / "lock").read_text())
+    return None
+
+
 @contextlib.contextmanager
 def _owned(folder: Path, run_id: str) -> Iterator[None]:
     """Hold the run: the kernel lets go when this process dies, however it dies."""
-    with (folder / "lock").open("w") as file:
+    with (folder / "lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise errors.ConflictError(
                 f"run {run_id!r} is running", way_out=f"`ondol pipeline show {run_id}` follows it.", code="CON-010"
             ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
         yield
 
 

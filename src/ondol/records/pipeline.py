@@ -86,6 +86,9 @@ class PipelineRun:
     notes: tuple[str, ...] = ()
     """What the file asked for that means nothing on this machine."""
 
+    origin: str = ""
+    """Who asked for it: `cli`, `api`; empty: a walk round the loop, which looks after its own runs."""
+
     def task(self, name: str) -> TaskRun | None:
         """Return the task with this name."""
         return next((task for task in self.tasks if task.name == name), None)

@@ -25,11 +25,16 @@ def _dump(record: Any) -> str:
 def put(store: Store, run: PipelineRun) -> None:
     """Write a run's own facts (not its tasks)."""
     with store.write() as tx:
-        tx.execute(
-            "INSERT INTO runs (id, name, state, started_at, mlflow_run, body) VALUES (?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body",
-            (run.id, run.name, run.state, run.started_at, run.mlflow_run, _dump(replace(run, tasks=()))),
-        )
+        put_in(tx, run)
+
+
+def put_in(tx: Tx, run: PipelineRun) -> None:
+    """Write a run's own facts within a transaction."""
+    tx.execute(
+        "INSERT INTO runs (id, name, state, started_at, mlflow_run, body) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body",
+        (run.id, run.name, run.state, run.started_at, run.mlflow_run, _dump(replace(run, tasks=()))),
+    )
 
 
 def put_task(store: Store, run: str, task: TaskRun) -> None:
@@ -142,3 +147,26 @@ def compiled(store: Store, key: str) -> dict[str, Any] | None:
     with store.read() as tx:
         row = tx.row("SELECT body FROM compiled_pipelines WHERE cache_key = ?", (key,))
     return dict(json.loads(row["body"])) if row else None
+
+
+def find(store: Store, run: str) -> PipelineRun | None:
+    """Return a run with its tasks by its whole id, or None."""
+    with store.read() as tx:
+        row = tx.row("SELECT * FROM runs WHERE id = ?", (run,))
+        tasks = tx.rows("SELECT * FROM run_tasks WHERE run = ? ORDER BY seq", (run,)) if row else []
+    return _run(row, tasks) if row else None
+
+
+def headers(store: Store, state: str = "") -> list[PipelineRun]:
+    """Return all runs without their tasks, newest first; only those in a state when it is given."""
+    where, parameters = ("WHERE state = ?", (state,)) if state else ("", ())
+    with store.read() as tx:
+        rows = tx.rows(f"SELECT * FROM runs {where} ORDER BY id DESC", parameters)
+    return [_run(row, []) for row in rows]
+
+
+def remove(store: Store, run: str) -> None:
+    """Forget a run and its tasks; what its steps made stays in the cache."""
+    with store.write() as tx:
+        tx.execute("DELETE FROM run_tasks WHERE run = ?", (run,))
+        tx.execute("DELETE FROM runs WHERE id = ?", (run,))
