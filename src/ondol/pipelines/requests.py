@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from ondol.base import errors
 from ondol.pipelines import compiling, runner, values
 from ondol.pipelines.compiling import Compiled
-from ondol.records.kfp import RunRequest
+from ondol.records.kfp import RunRequest, Wish
 from ondol.records.pipeline import PipelineRun
 from ondol.store import kfp, runs
 from ondol.store.connection import Store
@@ -72,7 +72,7 @@ def stop(store: Store, home: Path, run: str) -> None:
     state = state_of(request, record, runner.is_running(home, run))
     if state in ("SUCCEEDED", "FAILED", "CANCELED"):
         raise errors.StateError(f"run {run!r} has ended: {state}", code="STA-530")
-    _wish(store, run, record, lambda one: replace(one, wish="stop"))
+    _want(store, run, record, "stop")
 
 
 def retry(store: Store, home: Path, run: str) -> None:
@@ -86,7 +86,11 @@ def retry(store: Store, home: Path, run: str) -> None:
     if state not in ("FAILED", "CANCELED"):
         raise errors.StateError(f"run {run!r} is {state}: only failed or cancelled runs are retried", code="STA-531")
     again = None if record is None else replace(record, state="running", ended_at=0.0, error="")
-    _wish(store, run, again, lambda one: replace(one, wish="run", attempts=0, error="", error_code=""))
+    with store.write() as tx:
+        if again is not None:
+            runs.put_in(tx, again)
+            kfp.ensure_in(tx, adopt(again))
+        kfp.change_in(tx, RunRequest, run, lambda one: replace(one, wish="run", attempts=0, error="", error_code=""))
 
 
 def delete(store: Store, home: Path, run: str) -> None:
@@ -94,7 +98,7 @@ def delete(store: Store, home: Path, run: str) -> None:
     record, request = runs.find(store, run), kfp.find(store, RunRequest, run)
     _known(run, record, request)
     if runner.is_running(home, run) or state_of(request, record, False) == "PENDING":
-        _wish(store, run, record, lambda one: replace(one, wish="delete"))
+        _want(store, run, record, "delete")
     else:
         purge(store, home, run)
 
@@ -123,13 +127,12 @@ def _known(run: str, record: PipelineRun | None, request: RunRequest | None) -> 
         raise errors.NotFoundError(f"no run {run!r}", way_out="`ondol pipeline list` shows them.", code="NOF-530")
 
 
-def _wish(store: Store, run: str, record: PipelineRun | None, how: Callable[[RunRequest], RunRequest]) -> None:
-    """Write down a wish and what the run is until it is carried out; a run from elsewhere gets a request for it."""
+def _want(store: Store, run: str, record: PipelineRun | None, wish: Wish) -> None:
+    """Write down a wish; a run that was started elsewhere gets a request for it."""
     with store.write() as tx:
         if record is not None:
-            runs.put_in(tx, record)
             kfp.ensure_in(tx, adopt(record))
-        kfp.change_in(tx, RunRequest, run, how)
+        kfp.change_in(tx, RunRequest, run, lambda one: replace(one, wish=wish))
 
 
 def give_up(store: Store, seen: RunRequest, record: PipelineRun) -> None:
