@@ -130,7 +130,14 @@ def test_recurring_runs_by_interval_and_by_cron_with_seconds(client: Any, sample
 
 def test_the_command_line_of_kfp(control: ControlProcess, samples: Path) -> None:
     def say(*words: str) -> str:
-        command = [sys.executable, "-W", "ignore", str(Path(sys.executable).with_name("kfp")), "--endpoint", control.url]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            str(Path(sys.executable).with_name("kfp")),
+            "--endpoint",
+            control.url,
+        ]
         return subprocess.run([*command, *words], check=True, capture_output=True, text=True).stdout
 
     name = unique("cli")
