@@ -17,7 +17,7 @@ from typing import Protocol
 from ondol.base import clock, duration, errors, hashing, ids
 from ondol.base.settings import Settings
 from ondol.formats import project as projects
-from ondol.loop import actions, alarms, standing, watch
+from ondol.loop import actions, alarms, quality, standing, watch
 from ondol.loop import signals as signalling
 from ondol.loop.actions import Action, ModelState
 from ondol.monitoring import pulse, retention
@@ -106,6 +106,8 @@ class Conductor:
             self._try("tidy", partial(self._tidy, project))
         for model, spec in project.models.items():
             self._try(f"watch {model}", partial(watch.look, self._store, self._blobs, model, spec.monitor))
+            watched = quality.Watched(spec.monitor, project.policy(model), spec.evaluate.slices)
+            self._try(f"quality {model}", partial(quality.look, self._store, self._blobs, model, watched))
         for name in (*project.models, *project.applications):
             hear = partial(signalling.look, self._store, self._settings, project, name, self._clock.now())
             self._try(f"signals {name}", hear)

@@ -70,6 +70,32 @@ def label(store: Store, labels: Mapping[str, str]) -> int:
     return new
 
 
+_SETTLED_SECONDS = 5.0  # a label may be here before its request, which is logged within a fraction of a second
+
+
+def labels_after(store: Store, seq: int, limit: int) -> list[tuple[int, str, str]]:
+    """Return up to `limit` labels after a position, as (position, request, label), in the order in which they came."""
+    with store.read() as tx:
+        rows = tx.rows(
+            "SELECT seq, request, label FROM labels WHERE seq > ? AND at < ? ORDER BY seq LIMIT ?",
+            (seq, time.time() - _SETTLED_SECONDS, limit),
+        )
+    return [(row["seq"], row["request"], row["label"]) for row in rows]
+
+
+def by_ids(store: Store, requests: Sequence[str]) -> list[Observation]:
+    """Return the requests of these ids that are in the database, without labels that came later."""
+    found: list[Observation] = []
+    with store.read() as tx:
+        for start in range(0, len(requests), 500):
+            part = requests[start : start + 500]
+            marks = ", ".join("?" * len(part))
+            found += [
+                decoded(row["body"]) for row in tx.rows(f"SELECT body FROM observations WHERE id IN ({marks})", part)
+            ]
+    return found
+
+
 def signal(store: Store, values: Mapping[str, Mapping[str, float]]) -> int:
     """Join numbers to requests by id, whether the request is logged already or not: `{request: {"quality": 0.8}}`.
 
