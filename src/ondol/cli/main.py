@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init:command", "Make a project out of your own table."),
     "up": ("up:command", "Start (or stop) the control process and the data plane."),
     "status": ("status:command", "What runs, what serves, what disagrees."),
+    "check": ("check:command", "Check files before anything runs: what is wrong or not honoured."),
     "doctor": ("doctor:command", "Check this machine and environment, with remedies."),
     "data": ("data:group", "Check, profile, compare, label data (check, profile, drift, log, label)."),
     "run": ("run:command", "Run a KFP pipeline (.py or compiled .yaml)."),

@@ -357,12 +357,13 @@ class _Reader:
         )
 
 
-def problems(text: str, source: str = "config.yml") -> list[Problem]:
+def problems(text: str, source: str = "config.yml", custom: frozenset[str] = frozenset()) -> list[Problem]:
     """Return everything in the file that cannot be honoured.
 
+    :param custom: flows that the folder's Colang files define.
     :raises InputError: when it is not readable as a config at all.
     """
-    reader = _Reader(text, source)
+    reader = _Reader(text, source, custom)
     reader.read()
     return reader.found
 
