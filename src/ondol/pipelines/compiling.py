@@ -46,6 +46,19 @@ class Compiled:
     """Compiled now, not remembered."""
 
 
+class SeveralPipelines(errors.UsageError):
+    """A file has several pipelines, and none was chosen."""
+
+    def __init__(self, source: Path, names: tuple[str, ...]) -> None:
+        super().__init__(
+            f"the file has {len(names)} pipelines: {', '.join(names)}",
+            where=str(source),
+            way_out=f"Say which: --pipeline {names[0]}",
+            code="USE-010",
+        )
+        self.names = names
+
+
 def load(source: Path, store: Store, pipeline: str = "") -> Compiled:
     """Read a compiled pipeline, or compile a Python file.
 
@@ -178,12 +191,7 @@ def _no_choice(pipelines: Mapping[str, str], source: Path, pipeline: str) -> err
         return errors.InputError(
             f"no pipeline {pipeline!r} in the file", where=str(source), way_out=f"It has: {names}.", code="INP-013"
         )
-    return errors.UsageError(
-        f"the file has {len(pipelines)} pipelines: {names}",
-        where=str(source),
-        way_out=f"Say which: --pipeline {next(iter(pipelines))}",
-        code="USE-010",
-    )
+    return SeveralPipelines(source, tuple(pipelines))
 
 
 def _task_given_as_value(file: Path, line: int, where: str) -> errors.OndolError:

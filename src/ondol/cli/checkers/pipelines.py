@@ -5,11 +5,17 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ondol.base import errors
 from ondol.cli import context
-from ondol.cli.checkers.findings import Finding, SourceFile
+from ondol.cli.checkers.findings import Finding, SourceFile, of_error
 from ondol.store.connection import Store
+
+if TYPE_CHECKING:
+    from ondol.pipelines.compiling import Compiled
 
 _DEFINES = re.compile(r"^\s*@(?:\w+\.)*pipeline\b", re.MULTILINE)
 
@@ -23,14 +29,29 @@ def claims(file: SourceFile) -> bool:
 
 def check(file: SourceFile) -> Iterator[Finding]:
     """Compile it, or read what was compiled."""
-    from ondol.pipelines import compiling
-
     settings = context.load_settings()
     if settings.database_url or Path(settings.database).exists():
         with context.open_store(settings) as store:
-            compiled = compiling.load(file.path, store)
+            yield from _each(file, store)
     else:  # a check leaves nothing behind
         with tempfile.TemporaryDirectory(prefix="ondol-check-") as folder, Store(f"{folder}/check.db") as store:
-            compiled = compiling.load(file.path, store)
+            yield from _each(file, store)
+
+
+def _each(file: SourceFile, store: Store) -> Iterator[Finding]:
+    """Check the one pipeline of a file, or each of several by its name."""
+    from ondol.pipelines import compiling
+
+    try:
+        yield from _notes(file, compiling.load(file.path, store))
+    except compiling.SeveralPipelines as several:
+        for name in several.names:
+            try:
+                yield from _notes(file, compiling.load(file.path, store, name))
+            except errors.OndolError as error:
+                yield replace(of_error(error, file), field=name)
+
+
+def _notes(file: SourceFile, compiled: Compiled) -> Iterator[Finding]:
     for note in compiled.pipeline.notes:
-        yield Finding(str(file.path), 0, "", note, "note")
+        yield Finding(str(file.path), 0, compiled.pipeline.name, note, "note")
