@@ -3,13 +3,15 @@
     python tests/upstream/run_kfp.py DIR [--only TEXT] [--parallel 2] [--seconds 120] [--json FILE]
 
 DIR is a checkout of kubeflow/pipelines, or any folder of it. Every file that holds a pipeline (compiled, or Python that
-declares one) runs with `ondol run` in a home of its own, with stated or type-right values for its parameters. A file
-ends as one of:
+declares one) runs with `ondol run` in a home and a project of its own, with stated or type-right values for its
+parameters, upstream's own test secrets, and one rule: an image of plain programs (Python, Alpine, Bash, Busybox) means
+this machine. A file ends as one of:
 
 - `runs`: it succeeded with outputs of the declared types and, where upstream's own test states a value, that value;
   or it failed and is meant to fail;
 - `refused`: nothing ran, and the reason names what the file asks for;
-- `needs the world`: a step of it needs an address or a service that this machine cannot reach;
+- `does not compile`: kfp itself, or Python, refuses the file;
+- `needs the world`: it needs an address, a service or a program that this machine does not have;
 - `disputed`: it contradicts kfp's documentation or itself, as said beside it;
 - `wrong`: anything else.
 
@@ -78,6 +80,17 @@ EXPECTED: dict[str, list[Any]] = {
 }
 """Outputs that upstream's own tests state."""
 
+PROJECT = {
+    "ondol.yaml": "name: upstream\nimages:\n"
+    + "".join(f"  '{image}': python\n" for image in ("*python*", "alpine*", "bash*", "*/busybox*", "busybox*")),
+    "secrets/test-secret-1/username": "user1",
+    "secrets/test-secret-2/password": "psw1",
+    "secrets/test-secret-3/password": "psw2",
+    "secrets/user-gcp-sa/service-account.json": "{}",
+    "table.txt": "text",
+}
+"""The project each file runs in: what images mean, and upstream's own test secrets."""
+
 TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
     "NUMBER_INTEGER": (int,),
@@ -88,9 +101,9 @@ TYPES: dict[str, tuple[type, ...]] = {
 }
 WORLD = re.compile(
     r"gs://|s3://|minio|https?://|No matching distribution|cannot be installed|Name or service not known|getaddrinfo"
-    r"|NameResolution|Max retries exceeded|Connection refused|ConnectionError|Hugging Face Hub|auth credentials"
+    r"|NameResolution|Max retries exceeded|Connection refused|ConnectionError|Hugging Face Hub|auth credentials|exit code 127"
 )
-MEANT_TO_FAIL = re.compile(r"/failing/|/fail_v2|/DSL - Control structures\.py|core/retry/retry\.py")
+MEANT_TO_FAIL = re.compile(r"/failing/|/fail_v2|/DSL - Control structures\.py|core/retry/retry\.py|core/exit_handler/")
 """Files whose own steps exit with an error, always or by chance."""
 
 DISPUTED = {
@@ -99,7 +112,8 @@ DISPUTED = {
 }
 """Files that contradict kfp's own documentation or themselves, by name."""
 
-IMAGE = re.compile(r"needs its image|container component|containerized component|inside image|image")
+CLUSTER = re.compile(r"cluster|Vertex|accelerator|image registry|store inside|as somebody else|of the pod|pod's field")
+IMAGE = re.compile(r"containerized component|UNS-340")
 
 
 @dataclass
@@ -150,13 +164,15 @@ def ondol(home: Path, *arguments: str, seconds: float, cwd: Path) -> tuple[int, 
     return child.returncode, out, err
 
 
-def arguments_of(compiled: Compiled, stem: str) -> list[str]:
-    """Return `-p` options: what upstream states, and type-right values for parameters without a default."""
+def arguments_of(compiled: Compiled, stem: str, project: Path) -> list[str]:
+    """Return `-p` options: what upstream states, and type-right values for inputs without a default."""
     stated, options = STATED.get(stem, {}), []
     for name, parameter in compiled.pipeline.root.parameters.items():
         if name in stated or not (parameter.optional or parameter.has_default):
             value = stated.get(name, MADE.get(parameter.type, "text"))
             options += ["-p", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    for name, slot in compiled.pipeline.root.artifacts.items():
+        options += [] if slot.optional else ["-p", f"{name}={project / 'table.txt'}"]
     return options
 
 
@@ -167,6 +183,13 @@ def refused(answer: str) -> tuple[str, str]:
         return error["code"], f"{error['error']} [{error['where']}]"
     except (ValueError, KeyError):
         return "", answer.strip()[-400:]
+
+
+def refusal(number: str, message: str) -> tuple[str, str]:
+    """Say what it means that a file was refused."""
+    if WORLD.search(message) and not number.startswith("UNS"):
+        return "needs the world", f"{number} {message}"
+    return "does not compile" if number == "INP-012" else "refused", f"{number} {message}"
 
 
 def judge(path: Path, code: int, out: str, err: str, compiled: Compiled) -> tuple[str, str]:
@@ -184,8 +207,7 @@ def judge(path: Path, code: int, out: str, err: str, compiled: Compiled) -> tupl
         return "runs", ""
     number, message = refused(out or err)
     if number.startswith(("UNS", "INP", "USE", "DEP")):
-        kind = "needs the world" if WORLD.search(message) and not number.startswith("UNS") else "refused"
-        return kind, f"{number} {message}"
+        return refusal(number, message)
     if code == -1:
         return "wrong", err
     if number.startswith("RUN") and MEANT_TO_FAIL.search(str(path)):
@@ -196,15 +218,19 @@ def judge(path: Path, code: int, out: str, err: str, compiled: Compiled) -> tupl
 def one(path: Path, folder: Path, seconds: float) -> Result:
     """Run one file to its verdict."""
     name, start = str(path.relative_to(folder)), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="ondol-kfp-") as home:
+    with tempfile.TemporaryDirectory(prefix="ondol-kfp-") as place:
+        project, home = Path(place), Path(place) / "home"
+        for file, text in PROJECT.items():
+            (project / file).parent.mkdir(parents=True, exist_ok=True)
+            (project / file).write_text(text, encoding="utf-8")
         try:
-            with Store(Settings(home=Path(home), project=Path(home)).database) as store:
+            with Store(Settings(home=home, project=project).database) as store:
                 compiled = compiling.load(path, store)
-            options = arguments_of(compiled, path.stem)
-            code, out, err = ondol(Path(home), "run", str(path), "--json", *options, seconds=seconds, cwd=folder)
+            options = arguments_of(compiled, path.stem, project)
+            code, out, err = ondol(home, "run", str(path), "--json", *options, seconds=seconds, cwd=project)
             outcome, reason = judge(path, code, out, err, compiled)
         except errors.OndolError as error:
-            outcome, reason = "refused", f"{error.code} {error.message} [{error.where}]"
+            outcome, reason = refusal(error.code, f"{error.message} [{error.where}]")
     return Result(name, outcome, reason, round(time.monotonic() - start, 1))
 
 
@@ -212,8 +238,8 @@ def summary(results: list[Result]) -> dict[str, Any]:
     """Count outcomes; those that need an image, a cluster or the world are counted apart."""
     counts = collections.Counter(result.outcome for result in results)
     image = sum(result.outcome == "refused" and bool(IMAGE.search(result.reason)) for result in results)
-    cluster = sum(result.outcome == "refused" and "cluster" in result.reason for result in results)
-    possible = len(results) - image - cluster - counts["needs the world"]
+    cluster = sum(result.outcome == "refused" and bool(CLUSTER.search(result.reason)) for result in results)
+    possible = len(results) - image - cluster - counts["needs the world"] - counts["does not compile"]
     return {
         "files": len(results),
         **counts,
@@ -232,7 +258,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write all results here")
     options = parser.parse_args()
     folder = options.folder.resolve()
-    os.environ["PYTHONPATH"] = str(folder)  # some of the files import each other from the root of the repository
+    # Some of the files import each other from the root of the repository.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     files = [path for path in pipelines_below(folder) if options.only in str(path)]
     results: list[Result] = []
     with ThreadPoolExecutor(options.parallel) as pool:

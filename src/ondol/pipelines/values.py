@@ -96,6 +96,12 @@ def arguments(pipeline: Pipeline, given: Mapping[str, Any], *, text: bool = Fals
             )
     values = {}
     for name, parameter in known.items():
+        if parameter.type == "TASK_FINAL_STATUS":
+            raise errors.InputError(
+                f"{pipeline.name!r} wants the final status of a task, and nothing ran before it",
+                way_out="Use it as the exit task of a dsl.ExitHandler.",
+                code="INP-015",
+            )
         if name in given:
             value, where = given[name], f"parameter {name!r}"
             as_text = text and isinstance(value, str)
