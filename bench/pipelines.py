@@ -1,13 +1,15 @@
-"""A chain of ten trivial KFP steps: ours beside kfp's own local runner at its fastest settings, in the same run.
+"""KFP pipelines of trivial steps: ours beside kfp's local runner, ZenML, Metaflow, Prefect and Dagster, in one run.
 
-Ours: each step in a process of its own (forked from a warm worker), every state committed, outputs content-addressed.
-kfp.local: `SubprocessRunner(use_venv=False)`, components with `install_kfp_package=False` (its default components take
-about 2 s a step, with environments 9 s). Cold: a new process from the compiled YAML, ours with an empty home.
+Two shapes: a chain of ten steps, and ten side by side. `python bench/pipelines.py [--quick]`; `--quick` leaves out the
+peers that are not kfp. Each peer has an environment of its own (bench/.venvs, built once with uv); one that cannot be
+installed or fails is reported, not fatal. Cold: a new process with an empty home, from the compiled YAML where there is
+one. What each persists is said beside its figures, for it is part of the price.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -17,44 +19,74 @@ from pathlib import Path
 from typing import Any
 
 STEPS, ROUNDS = 10, 3
+HERE = Path(__file__).resolve().parent
+PATIENCE = 150.0  # seconds for one peer
 
 _PIPELINE = f"""
+from typing import List
 from kfp import dsl
 
 @dsl.component(base_image="python:3.11", install_kfp_package=False)
 def step(number: int) -> int:
     return number + 1
 
+@dsl.component(base_image="python:3.11", install_kfp_package=False)
+def total(numbers: List[int]) -> int:
+    return sum(numbers)
+
+@dsl.component(base_image="python:3.11", packages_to_install=["humanize"])
+def packaged(number: int) -> int:
+    import humanize
+    return number + len(humanize.intcomma(1))
+
 @dsl.pipeline(name="chain")
 def chain(number: int = 0):
     last = step(number=number)
     for _ in range({STEPS - 1}):
         last = step(number=last.output)
+
+@dsl.pipeline(name="wide")
+def wide(number: int = 0):
+    with dsl.ParallelFor(list(range({STEPS}))) as item:
+        one = step(number=item)
+    total(numbers=dsl.Collected(one.output))
+
+@dsl.pipeline(name="packages")
+def packages(number: int = 0):
+    packaged(number=packaged(number=number).output)
 """
 
 _COMPILE = """
 import sys
 from kfp import compiler
 sys.path.insert(0, sys.argv[1])
-import chain
-compiler.Compiler().compile(chain.chain, sys.argv[1] + "/chain.yaml")
+import bench_flows
+for name in ("chain", "wide", "packages"):
+    compiler.Compiler().compile(getattr(bench_flows, name), f"{sys.argv[1]}/{name}.yaml")
 """
 
 _KFP_LOCAL = """
 import json, sys, time
 begin = time.perf_counter()
-import logging
 from kfp import components, local
-local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[1] + "/local", raise_on_error=True)
-times = []
-pipeline = components.load_component_from_file(sys.argv[1] + "/chain.yaml")
-for number in range(int(sys.argv[2])):
-    start = time.perf_counter()
-    pipeline(number=number)
-    times.append(time.perf_counter() - start)
-    if number == 0:
-        cold = time.perf_counter() - begin
-print("\\n" + json.dumps({"cold": cold, "warm": min(times)}))
+folder, rounds = sys.argv[1], int(sys.argv[2])
+def start(**how):
+    local.init(runner=local.SubprocessRunner(**how), pipeline_root=folder + "/local", raise_on_error=True)
+def measured(name, count):
+    pipeline, times = components.load_component_from_file(f"{folder}/{name}.yaml"), []
+    for number in range(count):
+        start = time.perf_counter()
+        pipeline(number=number)
+        times.append(time.perf_counter() - start)
+    return min(times)
+start(use_venv=False)
+measured("chain", 1)
+cold = time.perf_counter() - begin
+figures = {"cold": cold, "chain": measured("chain", rounds), "wide": measured("wide", 1)}
+if sys.argv[3:]:
+    start(use_venv=True)
+    figures["environment_step"] = measured("packages", 1) / 2
+print("\\n" + json.dumps(figures))
 """
 
 _OURS_COLD = """
@@ -69,66 +101,162 @@ with Store(settings.database) as store:
     runner.run(Path(sys.argv[2]), {}, store=store, settings=settings)
 """
 
+PEERS = {
+    "prefect": (["prefect"], "prefect_flow.py", "task states in SQLite; results in memory"),
+    "dagster": (["dagster"], "dagster_job.py", "events in SQLite, outputs in files; all steps in one process"),
+    "zenml": (["zenml[local]"], "zenml_pipeline.py", "runs in SQLite, outputs as artifacts in files; one process"),
+    "metaflow": (["metaflow", "setuptools<81"], "metaflow_flow.py", "state and artifacts in files; a process a step"),
+}
+"""Each peer: what is installed, its flow, and what it persists."""
 
-def python(code: str, *arguments: str) -> tuple[float, str]:
-    """Run code in a new interpreter; return seconds and what it printed last."""
+
+def python(
+    code: list[str], *arguments: str, program: str = sys.executable, patience: float = 600.0, **environ: str
+) -> tuple[float, str]:
+    """Run Python in a new process; return seconds and what it printed last.
+
+    :raises RuntimeError: with its last words when it fails.
+    """
     start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, *arguments], capture_output=True, text=True, check=False
-    )
+    try:
+        done = subprocess.run(
+            [program, "-W", "ignore", *code, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=patience,
+            env={**os.environ, **environ},
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"it took more than {patience:g} s") from None
     if done.returncode != 0:
-        sys.exit(done.stderr)
+        raise RuntimeError(done.stderr.strip()[-300:])
     return time.perf_counter() - start, (done.stdout.strip().splitlines() or [""])[-1]
 
 
-def ours(folder: Path) -> dict[str, float]:
-    """Measure our runner: per step warm, per step reused, and a cold process."""
+def ours(folder: Path) -> dict[str, Any]:
+    """Measure our runner: per step warm, reused, in an environment of its own, side by side, and a cold process."""
     from ondol.base.settings import Settings
     from ondol.pipelines import runner
     from ondol.store.connection import Store
 
     settings = Settings(home=folder / "home", project=folder)
-    warm, reused = [], []
+    warm, reused, side, packaged = [], [], [], []
     with Store(settings.database) as store:
 
-        def run(number: int) -> Any:
-            return runner.run(folder / "chain.yaml", {"number": number}, store=store, settings=settings)
+        def run(name: str, number: int) -> Any:
+            return runner.run(folder / f"{name}.yaml", {"number": number}, store=store, settings=settings)
+
+        def between(name: str, number: int) -> float:
+            """Return seconds from the first step's start to the last one's; the first waits for the worker."""
+            starts = [task.started_at for task in run(name, number).tasks if not task.graph]
+            return float(starts[-1] - starts[0]) / (len(starts) - 1)
 
         for number in range(ROUNDS):
-            done = run(number * 1000)
-            starts = [task.started_at for task in done.tasks]
-            warm.append((starts[-1] - starts[0]) / (STEPS - 1))  # the first step waits for the worker to start
+            warm.append(between("chain", number * 1000))
             start = time.perf_counter()
-            run(number * 1000)
+            run("chain", number * 1000)
             reused.append((time.perf_counter() - start) / STEPS)
+            packaged.append(between("packages", number))
+            begin = time.perf_counter()
+            runner.run(folder / "wide.yaml", {"number": number}, store=store, settings=settings, use_cache=False)
+            side.append(time.perf_counter() - begin)
     cold = [
-        python(_OURS_COLD, str(folder / f"cold{number}"), str(folder / "chain.yaml"))[0] for number in range(ROUNDS)
+        python(["-c", _OURS_COLD], str(folder / f"cold{number}"), str(folder / "chain.yaml"))[0]
+        for number in range(ROUNDS)
     ]
-    return {"warm_step": min(warm), "reused_step": min(reused), "cold_process": statistics.median(cold)}
-
-
-def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "chain.py").write_text(_PIPELINE, encoding="utf-8")
-        python(_COMPILE, name)
-        mine = ours(folder)
-        _, said = python(_KFP_LOCAL, name, str(ROUNDS))
-        theirs = json.loads(said)
-    figures = {
-        "steps": STEPS,
-        "ours_ms_per_step": round(mine["warm_step"] * 1000, 2),
-        "ours_ms_per_reused_step": round(mine["reused_step"] * 1000, 2),
-        "ours_cold_process_s": round(mine["cold_process"], 3),
-        "kfp_local_ms_per_step": round(theirs["warm"] / STEPS * 1000, 2),
-        "kfp_local_cold_s": round(theirs["cold"], 3),
-        "times_faster_per_step": round(theirs["warm"] / STEPS / mine["warm_step"], 1),
-        "times_faster_cold": round(theirs["cold"] / mine["cold_process"], 1),
+    return {
+        "cold": statistics.median(cold),
+        "chain_step": min(warm),
+        "reused_step": min(reused),
+        "environment_step": min(packaged),
+        "wide": min(side),
+        "persists": "every state, input, output and log; a process a step",
     }
-    for key, value in figures.items():
-        print(f"{key:>28}  {value}")
-    print(json.dumps(figures))
+
+
+def kfp_local(folder: Path, environments: bool) -> dict[str, Any]:
+    """Measure kfp's own local runner, without environments and, perhaps, with them."""
+    extra = ["environments"] if environments else []
+    figures = json.loads(python(["-c", _KFP_LOCAL], str(folder), str(ROUNDS), *extra)[1])
+    return {**figures, "chain_step": figures["chain"] / STEPS, "persists": "outputs in files; no record of runs"}
+
+
+def peer(name: str, folder: Path) -> dict[str, Any]:
+    """Measure one peer in an environment of its own."""
+    packages, flow, persists = PEERS[name]
+    program, home = installed(name, packages), folder / name
+    home.mkdir()
+    environ = {
+        **{variable: str(home) for variable in ("PREFECT_HOME", "DAGSTER_HOME", "ZENML_CONFIG_PATH", "METAFLOW_HOME")},
+        "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(home),
+        "METAFLOW_USER": "bench",
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "PREFECT_LOGGING_LEVEL": "ERROR",
+        "ZENML_LOGGING_VERBOSITY": "ERROR",
+        "ZENML_ANALYTICS_OPT_IN": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    }
+    file = str(HERE / "peers" / "pipelines" / flow)
+    if name == "metaflow":  # a flow is a program of its own: there is no warm process
+        cold = min(_metaflow(program, file, environ) for _ in range(2))
+        side = _metaflow(program, file, environ, "--wide")
+        return {"cold": cold, "chain_step": cold / STEPS, "wide": side, "persists": persists}
+    figures = json.loads(python([file], str(ROUNDS), program=program, patience=PATIENCE, **environ)[1])
+    return {**figures, "chain_step": figures["chain"] / STEPS, "persists": persists}
+
+
+def _metaflow(program: str, file: str, environ: dict[str, str], *wide: str) -> float:
+    return python([file], *wide, "--no-pylint", "run", program=program, patience=PATIENCE, **environ)[0]
+
+
+def installed(name: str, packages: list[str]) -> str:
+    """Return the interpreter of a peer's environment, built when it is not there."""
+    import uv
+
+    folder = HERE / ".venvs" / name
+    program = folder / "bin" / "python"
+    if not (folder / "ready").exists():
+        for words in (["venv", "--clear", str(folder)], ["pip", "install", "--python", str(program), *packages]):
+            subprocess.run([uv.find_uv_bin(), *words, "--quiet"], check=True, timeout=600)
+        (folder / "ready").touch()
+    return str(program)
+
+
+def show(name: str, figures: dict[str, Any]) -> None:
+    """Print one line of the table."""
+    if "failed" in figures:
+        print(f"{name:>10}  not measured: {figures['failed']}", flush=True)
+        return
+    step, cold, side = figures["chain_step"] * 1000, figures["cold"], figures["wide"]
+    print(f"{name:>10}  {step:9.1f} ms a step  {cold:7.2f} s cold  {side:7.2f} s ten side by side", flush=True)
+    print(f"{'':>10}  {figures['persists']}", flush=True)
+
+
+def main(quick: bool = False) -> None:
+    results: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "bench_flows.py").write_text(_PIPELINE, encoding="utf-8")
+        python(["-c", _COMPILE], place)
+        results["ondol"] = ours(folder)
+        show("ondol", results["ondol"])
+        for name in ("kfp.local", *(() if quick else PEERS)):
+            try:
+                results[name] = kfp_local(folder, not quick) if name == "kfp.local" else peer(name, folder)
+            except (RuntimeError, OSError, subprocess.SubprocessError, ValueError) as error:
+                results[name] = {"failed": str(error)[-300:]}
+            show(name, results[name])
+    mine = results["ondol"]
+    for name, theirs in results.items():
+        if "chain_step" in theirs:
+            theirs["times_ours_per_step"] = round(theirs["chain_step"] / mine["chain_step"], 2)
+            theirs["times_ours_cold"] = round(theirs["cold"] / mine["cold"], 2)
+        if name != "ondol" and "environment_step" in theirs:
+            theirs["times_ours_with_environment"] = round(theirs["environment_step"] / mine["environment_step"], 1)
+    load = os.getloadavg()[0]
+    print(json.dumps({"steps": STEPS, "load_average": round(load, 1), "processors": os.cpu_count(), **results}))
 
 
 if __name__ == "__main__":
-    main()
+    main(quick="--quick" in sys.argv[1:])

@@ -127,6 +127,8 @@ class _Places:
         found = side.get(name, {}).get("artifacts")
         if not found:
             raise self._unknown(what)
+        if not rest:
+            return json.dumps(found, ensure_ascii=False)
         if rest in (".uri", ".path"):
             return str(found[0]["uri"])
         if rest == ".metadata":

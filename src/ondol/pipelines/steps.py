@@ -68,8 +68,6 @@ def run(work: Work, worker: Callable[[], Worker], blobs: Blobs) -> Outcome:
     """Run one attempt to its end in a worker and collect what it made."""
     try:
         work.folder.mkdir(parents=True, exist_ok=True)
-        (work.folder / "log.txt").touch()
-        (work.folder / "job.json").write_text(json.dumps(_job(work), ensure_ascii=False), encoding="utf-8")
         end = worker().run(work.folder, _request(work)).result()
     except WorkerDied as error:
         words = str(error) or _tail(work.folder / "log.txt")
@@ -129,8 +127,8 @@ def _job(work: Work) -> dict[str, Any]:
 
 
 def _request(work: Work) -> dict[str, Any]:
-    """Return what the worker is told beside the job; secrets are here, for this is not written down."""
-    request: dict[str, Any] = {}
+    """Return what the worker is told; it is written nowhere, for secrets are in it."""
+    request: dict[str, Any] = {"job": _job(work)}
     if work.surroundings.environ:
         request["env"] = work.surroundings.environ
     if work.surroundings.places:

@@ -2,8 +2,8 @@
 
     python -P worker_main.py [MODULE …]
 
-It imports kfp's runtime and the modules once, then waits for `{"id": 1, "folder": "…"}` lines on standard input (and
-perhaps `env`, `mounts`, `memory`, `seconds`). For each it forks; the child runs the component of `FOLDER/job.json` with
+It imports kfp's runtime and the modules once, then waits for `{"id": 1, "folder": "…", "job": {…}}` lines on standard
+input (and perhaps `env`, `mounts`, `memory`, `seconds`). For each it forks; the child runs the job's component with
 kfp's own executor, or its command, in a session of its own, with its output in `FOLDER/log.txt`, and leaves
 `executor_output.json` or `error.json`. Lines on standard output say `{"id", "pid"}` when a child starts and
 `{"id", "code", "why"}` when it has ended. When standard input closes, everything that still runs is killed: a killed
@@ -18,6 +18,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import linecache
 import os
 import select
 import signal
@@ -49,8 +50,8 @@ def _libc() -> Any:
 
 def _function(job: dict[str, Any], folder: str) -> Any:
     """Load the component's function so that its lines are those of the user's own file when that is known."""
-    place = str(Path(folder, "component.py"))
-    Path(place).write_text(job["source"], encoding="utf-8")
+    place = str(Path(folder, "component.py"))  # written only when an error points there
+    linecache.cache[place] = (len(job["source"]), None, job["source"].splitlines(keepends=True), place)
     tree = ast.parse(job["source"], place)
     module = ModuleType("ephemeral_component")
     module.__file__ = place
@@ -89,7 +90,7 @@ def _shift(job: dict[str, Any], definition: ast.stmt | None) -> int | None:
     return None
 
 
-def _report(error: BaseException, folder: str, own: tuple[str, ...]) -> None:
+def _report(error: BaseException, folder: str, own: tuple[str, ...], source: str) -> None:
     """Write what the component raised, without the frames of kfp and of this program."""
     import traceback
 
@@ -115,11 +116,11 @@ def _report(error: BaseException, folder: str, own: tuple[str, ...]) -> None:
         "module": getattr(error, "name", "") if isinstance(error, ModuleNotFoundError) else "",
     }
     Path(folder, "error.json").write_text(json.dumps(answer, default=str), encoding="utf-8")
+    Path(folder, "component.py").write_text(source, encoding="utf-8")
     sys.stderr.write(text)
 
 
-def _work(folder: str) -> int:
-    job = json.loads(Path(folder, "job.json").read_text(encoding="utf-8"))
+def _work(folder: str, job: dict[str, Any]) -> int:
     os.environ.update(job["env"])
     if "command" in job:
         _become(job)
@@ -135,10 +136,10 @@ def _work(folder: str) -> int:
     except SystemExit as error:
         if error.code in (None, 0):
             return 0
-        _report(error, folder, own)
+        _report(error, folder, own, job["source"])
         return error.code if isinstance(error.code, int) else 1
     except BaseException as error:  # noqa: BLE001 - whatever the user's code raises is the answer
-        _report(error, folder, own)
+        _report(error, folder, own, job["source"])
         return 1
     return 0
 
@@ -209,7 +210,7 @@ def _child(request: dict[str, Any], libc: Any) -> NoReturn:
             Path(folder, "trouble.txt").write_text(trouble, encoding="utf-8")
             code = 125
         else:
-            code = _work(folder)
+            code = _work(folder, request["job"])
             _leave()
     finally:
         with contextlib.suppress(Exception):

@@ -70,11 +70,11 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
-    def run(self, folder: Path, request: Mapping[str, Any] | None = None) -> Future[End]:
-        """Start the step described in `folder/job.json`; the future says how it ended.
+    def run(self, folder: Path, request: Mapping[str, Any]) -> Future[End]:
+        """Start a step in a folder; the future says how it ended.
 
-        :param request: what is not written down or not the step's own business: `env` (secrets), `mounts`, `memory`
-            in bytes and `seconds`, beyond which it is stopped.
+        :param request: its `job`, and perhaps `env` (secrets), `mounts`, `memory` in bytes and `seconds`, beyond which
+            it is stopped.
 
         The future raises :class:`WorkerDied` when the worker itself is gone.
         """
@@ -82,7 +82,7 @@ class Worker:
         with self._guard:
             self._next += 1
             self._running[self._next] = future
-            line = json.dumps({**(request or {}), "id": self._next, "folder": str(folder)}).encode() + b"\n"
+            line = json.dumps({**request, "id": self._next, "folder": str(folder)}).encode() + b"\n"
             assert self._process.stdin is not None
             try:
                 if self._dead:

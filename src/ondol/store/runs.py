@@ -17,9 +17,7 @@ from ondol.store.connection import Row, Store, Tx
 
 
 def _dump(record: Any) -> str:
-    import dataclasses
-
-    return json.dumps(dataclasses.asdict(record), ensure_ascii=False)
+    return json.dumps(codec.plain(record), ensure_ascii=False)
 
 
 def put(store: Store, run: PipelineRun) -> None:
