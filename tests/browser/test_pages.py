@@ -16,7 +16,7 @@ from tests.conftest import ControlProcess
 
 from ondol.records.pipeline import Artifact, PipelineRun, TaskRun
 from ondol.records.release import ModelManifest
-from ondol.records.rollout import Decision, Observation, Route
+from ondol.records.rollout import Decision, JudgePolicy, Observation, Route
 from ondol.rollout import controller, split
 from ondol.store import loads, observations, registry_events, releases, rollouts, routes, runs
 from ondol.store.connection import Store
@@ -234,3 +234,44 @@ def test_the_json_of_a_decision_is_one_url(browser: Browser, seeded: Seeded) -> 
     body = json.loads(browser.page.inner_text("body"))
     assert body["id"] == seeded.decision
     assert body["evidence"]["findings"]
+
+
+def test_a_rollouts_evidence_is_drawn_as_it_grew(browser: Browser, seeded: Seeded) -> None:
+    text = browser.open(f"/rollouts/{seeded.rollout}")
+    assert "Evidence on its way to a decision" in text
+    assert "error_rate (%): candidate − stable, 95 % at all times" in text
+    drawn = browser.page.locator("svg.chart")
+    assert drawn.count() >= 4  # evidence, two differences, error rate
+    assert browser.page.locator("svg.chart polyline.harm").count() == 1
+    assert browser.page.locator("svg.chart polygon.band").count() == 2
+    box = browser.page.locator("svg.chart polygon.band").first.bounding_box()
+    assert box["width"] > 300
+    assert browser.complaints == []
+
+
+def test_an_a_b_test_of_three_shows_every_arm(browser: Browser, control: ControlProcess) -> None:
+    store, service = control.store, "three-arms"
+    first, second, third = (_release(store, service, version) for version in "123")
+    routes.put(store, Route(service, "model", first))
+    policy = JudgePolicy(
+        strategy="ab", steps=(66.0,), metrics=("error_rate", "quality"), decide_on="quality", margin=0.03
+    )
+    rollout = controller.start(store, service, second, policy, {"short": third})
+    route, chance = routes.get(store, service), random.Random(3)
+    assert route is not None
+    means = {"stable": 0.6, "candidate": 0.6, "short": 0.66}
+    batch = []
+    for number in range(2400):
+        arm = split.assign(route, f"u{number}")
+        score = min(max(chance.gauss(means[arm], 0.15), 0.0), 1.0)
+        batch.append(
+            Observation(f"{service}-{number}", time.time(), service, first, arm, f"u{number}", 200, 2.0, rollout.id,
+                        signals={"quality": score}, weight=route.weight)
+        )  # fmt: skip
+    observations.append(store, batch)
+    text = browser.open(f"/rollouts/{rollout.id}")
+    for said in ("short quality: candidate − stable", "strategy ab", "short"):
+        assert said in text
+    assert browser.page.locator("svg.chart polygon.band").count() == 4
+    assert browser.complaints == []
+    assert "복제" not in browser.open(f"/rollouts/{rollout.id}?lang=ko")

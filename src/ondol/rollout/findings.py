@@ -182,7 +182,9 @@ def _named(one: Finding) -> str:
 
 def harm_reason(one: Finding) -> str:
     """Say what is worse, by how much and how certainly."""
-    evidence = f"evidence {e_shown(one.harm)}, rolled back at {e_shown(one.harm_at)}"
+    # A computed line (`calibration`) makes more of a count of errors than its e-value alone would.
+    name = "evidence" if one.metric == "error_rate" or policies.is_latency(one.metric) else "e-value"
+    evidence = f"{name} {e_shown(one.harm)}, rolled back at {e_shown(one.harm_at)}"
     if one.metric == "quality" and one.like is not None:
         return (
             f"{_named(one)}loss worse by {one.like:.3g} among requests with the same outcome (n={one.candidate_n} in "

@@ -67,6 +67,10 @@ class Panel:
         for judge in self._judges:
             judge.add_unit_signal(unit, name, value)
 
+    def findings(self) -> list[Finding]:
+        """Return every metric's numbers, of every variant."""
+        return [one for judge in self._judges for one in verdicts.findings_of(judge.facts(), self.policy)]
+
     def verdict(self, intervals: bool = True) -> JudgeVerdict:
         """Return what the observations so far amount to, with everything needed to compute it again."""
         return decide([judge.facts() for judge in self._judges], self.policy, self.dropped, intervals)

@@ -34,16 +34,19 @@ def _ceiling(value: float) -> float:
     return next((unit * step for step in (1, 1.5, 2, 3, 5, 7.5, 10) if unit * step >= value), unit * 10)
 
 
-def lines(series: Mapping[str, Sequence[Point]], *, label: str, percent: bool = False, x_label: str = "") -> str:
+def lines(
+    series: Mapping[str, Sequence[Point]], *, label: str, percent: bool = False, x_label: str = "", top: float = 0.0
+) -> str:
     """Draw lines over one axis, each named by its CSS class (`stable`, `candidate`).
 
     :param series: name -> (x, y), x ascending, y not negative.
+    :param top: end of the y axis; 0: what the lines need.
     """
     drawn = {name: thin(points) for name, points in series.items() if points}
     if not drawn:
         return ""
     right = max(points[-1][0] for points in drawn.values()) or 1.0
-    top = _ceiling(max(y for points in drawn.values() for _, y in points) * 1.05)
+    top = top or _ceiling(max(y for points in drawn.values() for _, y in points) * 1.05)
     across, up = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
 
     def place(x: float, y: float) -> str:
@@ -62,6 +65,42 @@ def lines(series: Mapping[str, Sequence[Point]], *, label: str, percent: bool = 
         path = " ".join(place(x, y) for x, y in points)
         parts.append(f'<polyline class="line {escape(name)}" points="{path}"/>')
         parts.append(f'<circle class="dot {escape(name)}" r="3.5" {_centre(place(*points[-1]))}/>')
+    return "".join([*parts, "</svg>"])
+
+
+def band(points: Sequence[tuple[float, float, float, float]], margin: float, *, label: str, x_label: str = "") -> str:
+    """Draw an interval that narrows: (x, low, middle, high), the line at 0 and the margin that is accepted."""
+    if len(points) < 2:
+        return ""
+    right = points[-1][0] or 1.0
+    # The first intervals are as wide as can be: the scale is that of the later half.
+    seen = [value for _, low, _, high in points[len(points) // 2 :] for value in (low, high)]
+    low, high = min(*seen, 0.0), max(*seen, margin)
+    room = (high - low) * 0.1 or 1.0
+    low, high = low - room, high + room
+    across, up = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
+
+    def y_of(value: float) -> float:
+        return _TOP + up * (high - min(max(value, low), high)) / (high - low)
+
+    def place(x: float, value: float) -> str:
+        return f"{_LEFT + across * x / right:.1f},{y_of(value):.1f}"
+
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
+    outline = [place(x, one) for x, one, _, _ in points] + [place(x, one) for x, _, _, one in reversed(points)]
+    parts.append(f'<polygon class="band" points="{" ".join(outline)}"/>')
+    for name, value in (("grid", high - room), ("grid", 0.0), ("grid", low + room), ("margin", margin)):
+        y = y_of(value)
+        parts.append(f'<line class="{name}" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        if name == "margin":
+            at = f'x="{WIDTH - _RIGHT}" y="{y - 5:.1f}"'
+            parts.append(f'<text class="tick" {at} text-anchor="end">≤ {value:.3g}</text>')
+        elif value == 0.0 or abs(y - y_of(0.0)) > 14:
+            parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
+    middle = " ".join(place(x, one) for x, _, one, _ in points)
+    parts.append(f'<polyline class="line middle" points="{middle}"/>')
+    end = f"{right:,.0f} {escape(x_label)}"
+    parts.append(f'<text class="tick" x="{WIDTH - _RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{end}</text>')
     return "".join([*parts, "</svg>"])
 
 

@@ -16,9 +16,10 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ondol.base import errors, hashing
+from ondol.rollout import standing
 from ondol.store import loads, overview, registry_events, releases, rollouts, runs
 from ondol.store.connection import Store
-from ondol.ui import evidence, plots
+from ondol.ui import evidence, evidence_plots, plots
 from ondol.ui.words import COOKIE, Words, wanted
 
 _HERE = Path(__file__).parent
@@ -157,11 +158,13 @@ class Pages:
             for one in rollouts.decisions(self._store, subject=rollout.service, limit=1000)
             if one.evidence.get("rollout") == rollout.id
         ]
-        newest = next((one for one in about if one.evidence.get("findings")), None)
+        found = standing.of(self._store, rollout)
         return "rollout.html", {
             "rollout": rollout,
             "decisions": about,
-            "findings": newest.evidence["findings"] if newest else [],
+            "findings": found.evidence.get("findings", []),
+            "standing": found,
+            "growth": evidence_plots.of_rollout(self._store, rollout, words),
             "plots": plots.of_rollout(self._store, rollout, words),
         }
 

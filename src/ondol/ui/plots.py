@@ -6,7 +6,7 @@ Must not judge: the verdicts come from the decisions.
 from __future__ import annotations
 
 from ondol.records.pipeline import PipelineRun
-from ondol.records.rollout import Rollout
+from ondol.records.rollout import STABLE, Rollout
 from ondol.rollout import judge, losses
 from ondol.store import observations
 from ondol.store.connection import Store
@@ -18,21 +18,23 @@ _FIRST = 20  # a mean over fewer requests says nothing and would set the scale
 
 def of_rollout(store: Store, rollout: Rollout, words: Words) -> list[tuple[str, str]]:
     """Return (title, SVG) of the running error rate and loss of both arms, over the requests of a rollout."""
-    errors: dict[str, list[charts.Point]] = {"stable": [], "candidate": []}
-    quality: dict[str, list[charts.Point]] = {"stable": [], "candidate": []}
+    names = {STABLE: STABLE, **{one.name: f"candidate v{index}" for index, one in enumerate(rollout.variants)}}
+    errors: dict[str, list[charts.Point]] = {name: [] for name in names.values()}
+    quality: dict[str, list[charts.Point]] = {name: [] for name in names.values()}
     counts = {name: [0, 0, 0.0, 0] for name in errors}  # requests, failed, loss, scored
     for index, (_, one) in enumerate(observations.of_rollout(store, rollout.id), 1):
-        count = counts[one.arm]
+        arm = names.get(one.arm, STABLE)
+        count = counts[arm]
         count[0] += 1
         count[1] += judge.failed(one.status)
         if count[0] >= _FIRST:
-            errors[one.arm].append((index, count[1] / count[0]))
+            errors[arm].append((index, count[1] / count[0]))
         loss = losses.of(one, rollout.policy)
         if loss is not None:
             count[2] += loss
             count[3] += 1
             if count[3] >= _FIRST:
-                quality[one.arm].append((index, count[2] / count[3]))
+                quality[arm].append((index, count[2] / count[3]))
     x_label = words("requests of the rollout")
     drawn = [
         (words("Error rate"), charts.lines(errors, label="error rate", percent=True, x_label=x_label)),
