@@ -1,74 +1,61 @@
-"""One row over V1 at 64 connections and at one: ours beside `mlflow models serve` and KServe's own model server.
+"""scikit-learn models over HTTP: ours beside KServe, MLServer, MLflow, BentoML and LitServe, in one run.
 
-`python bench/serving.py [--seconds S] [--connections 64,1]`. Same models, same random rows, no response cache, servers
-one after the other on one core, the load generator (`peers/load.py`) on another. KServe gets an environment of its own
-(bench/.venvs, built once with uv). The last line is one JSON object.
+`make bench-serving`, or `python bench/serving.py [--quick] [--only NAME,…] [--plot]`. The same two models and the same
+random rows for everybody, no response cache, one server at a time on one core, the load generator on another; every
+peer in an environment of its own (bench/.envs) at its best settings, batching ones with and without it. A peer that
+fails is reported and left out. A cell is warmed up before it is measured. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import importlib.metadata
 import json
+import logging
 import os
 import platform
-import shutil
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import joblib
 import numpy as np
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-sys.path.insert(0, str(ROOT / "src"))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
-from ondol.app import listen  # noqa: E402
-from ondol.records.release import ModelManifest  # noqa: E402
-from ondol.records.rollout import Route  # noqa: E402
-from ondol.store import releases, routes  # noqa: E402
-from ondol.store.blobs import Blobs  # noqa: E402
-from ondol.store.connection import Store  # noqa: E402
+from bench.peers import environments, loads, plot, servers  # noqa: E402
+from bench.peers.processes import Running, running  # noqa: E402
+from bench.peers.servers import Server, Work  # noqa: E402
 
-BODIES = 2_000
-_QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+BODIES = 1_000
+CELLS = ((1, 1), (1, 64), (32, 1), (32, 64))
+"""Rows of a request, connections."""
+
+WARM_UP_SECONDS = 1.0
+CHECKED_ROWS = 256
 Row = dict[str, Any]
 
 
 @dataclass
-class Work:
-    """One model with the requests to send to it."""
+class Result:
+    """Everything one run found."""
 
-    name: str
-    folder: Path
-    rows: list[list[float]]
-    expected: list[Any]
-
-
-@dataclass
-class Server:
-    """A peer: how it is started, and where and how a row is sent to it."""
-
-    name: str
-    start: Callable[[Work, int], list[str]]
-    path: Callable[[Work], str]
-    key: str = "instances"
+    cells: list[Row] = field(default_factory=list)
+    servers: list[Row] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
 
 
 def prepare(folder: Path) -> list[Work]:
-    """Fit and write the models, once as joblib and once as MLflow's folder."""
+    """Fit and write the models, as joblib and as MLflow's folder."""
     import mlflow.sklearn
 
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
     features, labels = load_breast_cancer(return_X_y=True)
     generator = np.random.default_rng(0)
     picked = features[generator.integers(0, len(features), BODIES)]
@@ -82,177 +69,166 @@ def prepare(folder: Path) -> list[Work]:
         model.fit(features, labels)
         (folder / name).mkdir()
         joblib.dump(model, folder / name / "model.joblib")
-        mlflow.sklearn.save_model(model, str(folder / f"{name}-mlflow"), serialization_format="cloudpickle")
-        made.append(Work(name, folder / name, rows.tolist(), model.predict(rows).tolist()))
+        target = str(folder / f"{name}-mlflow")
+        requirements = [f"scikit-learn=={importlib.metadata.version('scikit-learn')}"]
+        mlflow.sklearn.save_model(model, target, serialization_format="cloudpickle", pip_requirements=requirements)
+        made.append(
+            Work(name, folder / name, rows.tolist(), model.predict(rows).tolist(), model.predict_proba(rows).tolist())
+        )
     return made
 
 
-def ours(home: Path) -> Server:
-    """Our data plane with its request log on, as `ondol up` runs it."""
-
-    def start(work: Work, port: int) -> list[str]:
-        shutil.rmtree(home, ignore_errors=True)
-        with Store(home / "ondol.db") as store:
-            digest = Blobs(home / "blobs").put_path(work.folder)
-            release = releases.put(store, work.name, ModelManifest(digest, str(work.folder)))
-            routes.put(store, Route(work.name, "model", release.digest))
-        where = f"127.0.0.1:{port}"
-        return [sys.executable, "-m", "ondol.app.dataplane", "--home", str(home), "--listen", where]
-
-    return Server("ondol", start, lambda work: f"/v1/models/{work.name}:predict")
+def bodies(server: Server, work: Work, rows: int, folder: Path) -> Path:
+    """Write the requests of a cell, one a line, and return the file."""
+    file = folder / f"bodies-{rows}"
+    if not file.exists():
+        places = range(0, BODIES, 1 if rows == 1 else 7)
+        texts = [server.body([work.rows[(place + index) % BODIES] for index in range(rows)]) for place in places]
+        file.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    return file
 
 
-def mlflow_peer() -> Server:
-    """`mlflow models serve` in this environment, one worker."""
-
-    def start(work: Work, port: int) -> list[str]:
-        command = [str(Path(sys.executable).with_name("mlflow")), "models", "serve", "--env-manager", "local"]
-        return [*command, "-m", f"{work.folder}-mlflow", "-h", "127.0.0.1", "-p", str(port), "-w", "1"]
-
-    return Server("mlflow", start, lambda _: "/invocations", key="inputs")
-
-
-def kserve_peer() -> Server | None:
-    """KServe's own server in a venv of its own, or None when it cannot be installed."""
-    venv = HERE / ".venvs" / "kserve"
-    python = venv / "bin" / "python"
-    if not (venv / "ready").exists():
-        uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-        wanted = ["kserve", *(f"{name}=={_version(name)}" for name in ("scikit-learn", "joblib"))]
-        try:
-            subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(venv)], check=True)
-            subprocess.run([uv, "pip", "install", "-q", "--python", str(python), *wanted], check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            print(f"kserve is not measured: {error}", flush=True)
-            return None
-        (venv / "ready").touch()
-    script = str(HERE / "peers" / "kserve_server.py")
-    return Server(
-        "kserve",
-        lambda work, port: [str(python), script, str(port), work.name, str(work.folder / "model.joblib")],
-        lambda work: f"/v1/models/{work.name}:predict",
-    )
+def identity(found: Running, work: Work) -> Row:
+    """Compare labels, and probabilities where the server has them, to the model's own, row by row and in batches."""
+    labels: list[int] = []
+    for start in range(0, CHECKED_ROWS, 32):
+        answer = found.ask(work, found.server.body(work.rows[start : start + 32]))
+        labels += found.server.labels(answer.json())
+    wrong = sum(a != b for a, b in zip(labels, work.labels, strict=False)) + abs(CHECKED_ROWS - len(labels))
+    row: Row = {"labels_checked": CHECKED_ROWS, "labels_wrong": wrong}
+    if found.server.probability_body is not None:
+        body = found.server.probability_body(work.rows[:32])
+        given = np.asarray(found.server.probabilities(found.ask(work, body).json())).reshape(32, -1)
+        row["probabilities_gap"] = float(np.abs(given - np.asarray(work.probabilities[:32])).max())
+    return row
 
 
-def _version(package: str) -> str:
-    import importlib.metadata
-
-    return importlib.metadata.version(package)
-
-
-@contextlib.contextmanager
-def running(server: Server, work: Work, log: Path) -> Iterator[int]:
-    """Start a server on one core and wait for its first right answer."""
-    port = listen.free_port()
-    command = server.start(work, port)
-    with log.open("ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=_environment(), start_new_session=True)
-    _pin(process.pid, 0)
-    try:
-        if not _wait(server, work, port, process):
-            raise SystemExit(f"{server.name} does not start:\n{log.read_text(errors='replace')[-2000:]}")
-        yield port
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 15)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            process.wait()
-
-
-def _environment() -> dict[str, str]:
-    """Return the servers' environment; MLflow starts `uvicorn` by name, so it must be found."""
-    return {**os.environ, **_QUIET, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-
-
-def _pin(pid: int, core: int) -> None:
-    if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
-        os.sched_setaffinity(pid, {core})
+def measure(server: Server, work: Work, seconds: float, folder: Path, result: Result) -> None:
+    """Start a server, check it, run every cell."""
+    cores = (0, 1) if (os.cpu_count() or 1) > 1 and hasattr(os, "sched_setaffinity") else (None, None)
+    where = folder / f"{server.name}-{work.name}"
+    with running(server, work, where, cores[0]) as found:
+        about: Row = {
+            "server": server.name,
+            "model": work.name,
+            "first_answer_s": round(found.first_answer_seconds, 2),
+            "processes": found.count(),
+            "idle_mb": round(found.megabytes(), 1),
+            **identity(found, work),
+        }
+        for rows, connections in CELLS:
+            file = bodies(server, work, rows, where)
+            path = server.path(work)
+            loads.run(found.port, path, file, connections, WARM_UP_SECONDS, cores[1])
+            before = found.cpu_seconds()
+            cell = loads.run(found.port, path, file, connections, seconds, cores[1])
+            spent = found.cpu_seconds() - before
+            cell |= {"server": server.name, "model": work.name, "rows": rows, "connections": connections}
+            cell["cpu_ms"] = round(1000 * spent / max(1, cell.pop("requests")), 4)
+            result.cells.append(cell)
+            print(
+                f"{work.name:<9} {rows:>2} rows c{connections:<3} {server.name:<14} "
+                f"{cell['requests_per_second']:>9} req/s  p50 {cell['p50_ms']:>8} ms  p99 {cell['p99_ms']:>8} ms  "
+                f"CPU {cell['cpu_ms']:>7} ms  errors {cell['errors']}",
+                flush=True,
+            )
+        about["loaded_mb"] = round(found.megabytes(), 1)
+        result.servers.append(about)
+        print(f"{work.name:<9} {json.dumps(about)}", flush=True)
 
 
-def _wait(server: Server, work: Work, port: int, process: subprocess.Popen[bytes]) -> bool:
-    deadline = time.monotonic() + 90
-    url = f"http://127.0.0.1:{port}{server.path(work)}"
-    body = {server.key: work.rows[:20]}
-    while True:
-        with contextlib.suppress(httpx.HTTPError):
-            answer = httpx.post(url, json=body, timeout=10)
-            if answer.status_code == 200:
-                if answer.json()["predictions"] != work.expected[:20]:
-                    raise SystemExit(f"{server.name} answers other labels than the model")
-                return True
-        if process.poll() is not None or time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-
-
-def measure(server: Server, work: Work, port: int, connections: int, seconds: float, folder: Path) -> Row:
-    """Run the load generator on the other core and return its figures."""
-    bodies = folder / f"{work.name}-{server.key}.json"
-    bodies.write_text(json.dumps([json.dumps({server.key: [row]}) for row in work.rows]), encoding="utf-8")
-    command = [sys.executable, str(HERE / "peers" / "load.py"), "127.0.0.1", str(port), server.path(work)]
-    process = subprocess.Popen(
-        [*command, str(connections), str(seconds), str(bodies)], stdout=subprocess.PIPE, text=True
-    )
-    _pin(process.pid, 1)
-    output, _ = process.communicate()
-    return {"server": server.name, "model": work.name, "connections": connections, **json.loads(output)}
-
-
-def run(seconds: float, connections: list[int]) -> list[Row]:
-    """Measure every server on every model and print a line each."""
-    found: list[Row] = []
-    with tempfile.TemporaryDirectory() as temporary:
+def run(seconds: float, only: list[str]) -> Result:
+    """Measure everybody on every model."""
+    result = Result()
+    ready: dict[str, bool] = {}
+    with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         folder = Path(temporary)
         works = prepare(folder)
-        servers = [one for one in (ours(folder / "home"), mlflow_peer(), kserve_peer()) if one is not None]
-        for work in works:
-            for server in servers:
-                with running(server, work, folder / "server.log") as port:
-                    for count in connections:
-                        row = measure(server, work, port, count, seconds, folder)
-                        found.append(row)
-                        print(
-                            f"{row['model']:<9} c{count:<3} {row['server']:<8} {row['requests_per_second']:>9} req/s "
-                            f"p50 {row['p50_ms']:>8} ms  p99 {row['p99_ms']:>8} ms  errors {row['errors']}",
-                            flush=True,
-                        )
-    return found
+        for server in servers.everyone():
+            if only and server.name not in only and server.peer not in only:
+                continue
+            try:
+                if server.peer and server.peer not in ready:
+                    environments.prepare(server.peer)
+                    ready[server.peer] = True
+                for work in works:
+                    measure(server, work, seconds, folder, result)
+            except Exception as error:  # noqa: BLE001 - one peer that fails must not cost the others' figures
+                result.failures[server.name] = str(error)
+                print(f"{server.name} is left out: {error}", flush=True)
+    return result
 
 
-def ratio(rows: list[Row], model: str, connections: int, field: str = "requests_per_second") -> float | None:
-    """Return ours over the best peer's (for latencies: the best peer's over ours)."""
-    here = [row for row in rows if row["model"] == model and row["connections"] == connections]
-    mine = [row[field] for row in here if row["server"] == "ondol"]
-    peers = [row[field] for row in here if row["server"] != "ondol"]
+def best(
+    result: Result, model: str, rows: int, connections: int, figure: str, *, batching: bool | None = None
+) -> tuple[float, float, str] | None:
+    """Return our figure, the best peer's and its name.
+
+    :param batching: True: batching peers only; False: the others only; None: all.
+    """
+    batches = {server.name: server.batching for server in servers.everyone()}
+    wanted = {"model": model, "rows": rows, "connections": connections}
+    here = [cell for cell in result.cells if wanted.items() <= cell.items() and cell["requests_per_second"]]
+    mine = [cell[figure] for cell in here if cell["server"] == "ondol"]
+    peers = [
+        (cell[figure], cell["server"])
+        for cell in here
+        if cell["server"] != "ondol" and not cell["errors"] and batching in (None, batches[cell["server"]])
+    ]
     if not mine or not peers:
         return None
-    value = float(mine[0] / max(peers) if field == "requests_per_second" else min(peers) / mine[0])
-    return round(value, 2)
+    value, name = (max if figure == "requests_per_second" else min)(peers)
+    return mine[0], value, name
+
+
+def ratio(result: Result, model: str, rows: int, connections: int, *, batching: bool | None = None) -> float | None:
+    """Return our requests a second over the best peer's."""
+    found = best(result, model, rows, connections, "requests_per_second", batching=batching)
+    return round(found[0] / found[1], 2) if found else None
+
+
+def summary(result: Result, load_before: tuple[float, ...]) -> Row:
+    """Return the last line."""
+    figures: Row = {f"{model}_1row_c64_ratio": ratio(result, model, 1, 64) for model in ("logistic", "forest")}
+    figures["forest_1row_c64_ratio_without_batching"] = ratio(result, "forest", 1, 64, batching=False)
+    figures["forest_1row_c64_ratio_with_batching"] = ratio(result, "forest", 1, 64, batching=True)
+    for model in ("logistic", "forest"):
+        figures[f"{model}_32rows_c64_ratio"] = ratio(result, model, 32, 64)
+        found = best(result, model, 1, 1, "p50_ms")
+        figures[f"{model}_1row_c1_p50_ms"] = found and {"ours": found[0], "best_peer": found[1], "peer": found[2]}
+    for figure in ("loaded_mb", "first_answer_s"):
+        mine = [row[figure] for row in result.servers if row["server"] == "ondol"]
+        peers = [(row[figure], row["server"]) for row in result.servers if row["server"] != "ondol"]
+        if mine and peers:
+            value, name = min(peers)
+            figures[figure] = {"ours": max(mine), "best_peer": value, "peer": name}
+    ours = ("ondol", "scikit-learn", "numpy", "uvicorn", "uvloop", "httptools", "msgspec")
+    return figures | {
+        "errors": sum(cell["errors"] for cell in result.cells),
+        "failures": result.failures,
+        "load_generator": loads.name(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        "load_average": {"before": load_before, "after": os.getloadavg()},
+        "versions": {name: importlib.metadata.version(name) for name in ours}
+        | {name: environments.version(name) for name in environments.PACKAGES},
+        "servers": result.servers,
+        "cells": result.cells,
+    }
 
 
 def main() -> None:
     """Measure and print the summary as the last line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--connections", default="64,1")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a cell (default: 2)")
+    parser.add_argument("--quick", action="store_true", help="cells of one second")
+    parser.add_argument("--only", default="", help="names of servers or peers, separated by commas")
+    parser.add_argument("--plot", action="store_true", help="write docs/benchmarks-serving.svg")
     chosen = parser.parse_args()
-    connections = [int(one) for one in chosen.connections.split(",")]
-    rows = run(chosen.seconds, connections)
-    versions = {name: _version(name) for name in ("scikit-learn", "mlflow", "uvicorn", "uvloop")}
-    summary: Row = {
-        "logistic_1row_c64_ratio": ratio(rows, "logistic", 64),
-        "forest_1row_c64_ratio": ratio(rows, "forest", 64),
-        "logistic_1row_c1_p50_ratio": ratio(rows, "logistic", 1, "p50_ms"),
-        "forest_1row_c1_p50_ratio": ratio(rows, "forest", 1, "p50_ms"),
-        "load_generator": "bench/peers/load.py (asyncio, uvloop)",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-        "versions": versions,
-        "rows": rows,
-    }
-    print(json.dumps(summary))
+    load_before = os.getloadavg()
+    result = run(1.0 if chosen.quick else chosen.seconds, [one for one in chosen.only.split(",") if one])
+    if chosen.plot:
+        plot.write(ROOT / "docs" / "benchmarks-serving.svg", result.cells)
+    print(json.dumps(summary(result, load_before)))
 
 
 if __name__ == "__main__":
