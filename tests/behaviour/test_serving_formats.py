@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +171,18 @@ def test_safe_mode_opens_no_pickle_and_takes_skops(tmp_path: Path) -> None:
     skops.io.dump(model, tmp_path / "model.skops")
     artifact = loading.load(tmp_path / "model.skops", safe=True)
     assert np.array_equal(artifact.model.predict(X), model.predict(X))
+
+
+def test_a_model_of_numbers_is_served_without_pandas(tmp_path: Path) -> None:
+    joblib.dump(LogisticRegression().fit(X, Y), tmp_path / "model.joblib")
+    program = """
+import pathlib, sys
+from ondol.serving import describing, loading
+from ondol.serving.engines import compiled
+artifact = loading.load(pathlib.Path(sys.argv[1]))
+choice = compiled.choose(artifact.model, describing.describe(artifact))
+assert not choice.engine.exact, choice.reason
+assert "pandas" not in sys.modules
+import pandas
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)

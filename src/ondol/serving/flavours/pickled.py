@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ondol.base import errors
+from ondol.serving.flavours import sparing
 
 _TRUSTED = ("sklearn.", "numpy.", "scipy.", "xgboost.", "lightgbm.", "catboost.", "collections.OrderedDict")
 """Types whose own code is run when a skops file is read: the libraries' that are installed, never the file's."""
@@ -22,6 +23,7 @@ def load(file: Path, *, is_pickle: bool) -> Any:
     :raises InputError: INP-222 when it cannot be loaded.
     """
     try:
+        sparing.import_sklearn()
         if not is_pickle:
             return _open_skops(file)
         import joblib
