@@ -21,7 +21,7 @@ from ondol.base import errors, hashing
 from ondol.records.release import ModelManifest, Release
 from ondol.records.rollout import Arm, Route
 from ondol.records.worker import Scaling
-from ondol.serving import describing, loading
+from ondol.serving import collecting, describing, loading
 from ondol.serving.batching import Batcher
 from ondol.serving.engines import compiled
 from ondol.serving.engines.base import Elsewhere
@@ -256,6 +256,7 @@ class Models:
         with self._guard:
             wanted, around = dict(self._wanted), list(self._components)
         self._pending = False
+        before = dict(self._models)
         for name, route in wanted.items():
             fresh = self._reported.get(name) != route.generation
             for digest in dict.fromkeys(_asked_for(route)):
@@ -266,6 +267,8 @@ class Models:
             self._ensure_part(one)
         self._publish(wanted)
         self._unload(wanted, around)
+        if before != self._models:
+            collecting.settle()
         with self._guard:
             if wanted == self._wanted and not self._pending:
                 self._settled.set()
