@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ondol.serving.artifacts import Artifact
-from ondol.serving.inputs import FLOAT32_MAX, InputSpec, Json, Kind
+from ondol.serving.inputs import FLOAT32_MAX, FLOAT64_MAX, InputSpec, Json, Kind
 
 _TREES = ("RandomForest", "ExtraTree", "DecisionTree", "GradientBoosting")  # prefixes of class names
 _DATATYPES = {"double": "FP64", "float": "FP32", "long": "INT64", "integer": "INT32", "boolean": "BOOL"}
@@ -32,7 +32,7 @@ def describe(artifact: Artifact) -> InputSpec:
     frame = (artifact.flavour != "sklearn" and bool(names)) or any(kind != "number" for kind in kinds)
     frame = frame or (bool(names) and _picks_columns_by_name(model))
     nulls = _nulls(artifact, count, names, kinds, frame)
-    limit = FLOAT32_MAX if _works_in_float32(model) else InputSpec(0).limit
+    limit = FLOAT32_MAX if _works_in_float32(model) else FLOAT64_MAX
     return InputSpec(count, names, kinds, nulls, frame, limit, _outputs(model), _datatypes(artifact, names))
 
 

@@ -13,6 +13,7 @@ from ondol.base import errors
 
 Kind = Literal["number", "text", "any"]
 FLOAT32_MAX = 3.4028234663852886e38
+FLOAT64_MAX = 1.7976931348623157e308
 Json = dict[str, Any]
 
 
@@ -35,7 +36,7 @@ class InputSpec:
     frame: bool = False
     """True: the model needs a data frame with the names; False: a float64 matrix."""
 
-    limit: float = 1.7976931348623157e308
+    limit: float = FLOAT64_MAX
     """Largest magnitude the model can take (trees work in float32)."""
 
     outputs: tuple[Json, ...] = ()

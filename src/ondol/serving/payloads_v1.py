@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from ondol.serving import inputs
-from ondol.serving.inputs import InputSpec
+from ondol.serving.inputs import FLOAT64_MAX, InputSpec
 
 Rows = list[list[Any]]
 
@@ -34,19 +35,29 @@ def read(body: bytes, spec: InputSpec) -> tuple[Rows, str]:
     :raises InputError: naming the field that is wrong.
     """
     raw = _instances(body)
-    if not spec.frame:
+    if not spec.frame and not spec.kinds:
         try:
             rows: Rows = (_NUMBERS_OR_NULL if spec.any_null else _NUMBERS).decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return _slowly(raw, spec), _text(raw)
-        width, limit = spec.n_features or (len(rows[0]) if rows else 0), spec.limit
-        if rows and not spec.any_null:
-            for row in rows:
-                if len(row) != width or not (row and -limit <= min(row) and max(row) <= limit):
-                    break
-            else:
-                return rows, _text(raw)
+        if _fits(rows, spec):
+            return rows, _text(raw)
     return _slowly(raw, spec), _text(raw)
+
+
+def _fits(rows: Rows, spec: InputSpec) -> bool:
+    """Return whether rows of numbers, and nulls where some are taken, are right; if not, the slow way says why not."""
+    widths = set(map(len, rows))
+    if len(widths) != 1 or 0 in widths or (spec.n_features and spec.n_features not in widths):
+        return False
+    if spec.any_null and not all(spec.nulls) and any(None in row for row in rows):
+        return False
+    if spec.limit >= FLOAT64_MAX:  # JSON has no larger number
+        return True
+    try:
+        return -spec.limit <= min(map(min, rows)) and max(map(max, rows)) <= spec.limit
+    except TypeError:  # there are nulls
+        return not (np.abs(np.array(rows, dtype=np.float64)) > spec.limit).any()
 
 
 def _text(raw: msgspec.Raw) -> str:

@@ -34,7 +34,7 @@ MAX_FEATURES_CHARS = 262_144
 """Requests with more JSON than this are logged without their features."""
 
 ANONYMOUS_PER_SECOND = 500
-"""Requests per second and service that are logged though they carry no id of the caller's and no trial is on."""
+"""Rows per second and service that are logged though their requests carry no id of the caller's and no trial is on."""
 
 
 class Context:
@@ -52,8 +52,8 @@ class Context:
         self._second = 0
         self._kept: dict[str, int] = {}
 
-    def keeps(self, service: str, now: float) -> bool:
-        """Say whether one more anonymous request is logged this second."""
+    def keeps(self, service: str, now: float, rows: int) -> bool:
+        """Say whether one more anonymous request, of some rows, is logged this second."""
         if int(now) != self._second:
             self._second = int(now)
             self._kept.clear()
@@ -61,7 +61,7 @@ class Context:
         if kept >= ANONYMOUS_PER_SECOND:
             self.sampled_out += 1
             return False
-        self._kept[service] = kept + 1
+        self._kept[service] = kept + rows
         return True
 
     def samples(self) -> bool:
@@ -265,7 +265,7 @@ class Exchange:
         if not (
             route.candidate
             or status >= 500
-            or (context.samples() and (caller.explicit or context.keeps(route.service, now)))
+            or (context.samples() and (caller.explicit or context.keeps(route.service, now, len(self._rows))))
         ):
             return
         # Who names a version chooses the arm: that request says nothing about units that were assigned to it.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ondol.base import errors
 from ondol.serving.artifacts import Artifact
 from ondol.serving.flavours import requiring
-from ondol.serving.inputs import FLOAT32_MAX, InputSpec, Json, Kind
+from ondol.serving.inputs import FLOAT32_MAX, FLOAT64_MAX, InputSpec, Json, Kind
 
 _TYPES: dict[str, tuple[Any, str]] = {
     "tensor(float)": (np.float32, "FP32"), "tensor(double)": (np.float64, "FP64"), "tensor(int64)": (np.int64, "INT64"),
@@ -77,7 +77,7 @@ def _spec(inputs: list[Any], outputs: list[Any], model: Graph) -> InputSpec:
         names,
         kinds if "text" in kinds else (),
         () if whole or "text" in kinds else (True,) * len(types),
-        limit=FLOAT32_MAX if single else 2.0**53 if whole else InputSpec(0).limit,
+        limit=FLOAT32_MAX if single else 2.0**53 if whole else FLOAT64_MAX,
         outputs=_described(outputs, model),
     )
 
