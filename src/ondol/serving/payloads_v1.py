@@ -55,9 +55,9 @@ def _fits(rows: Rows, spec: InputSpec) -> bool:
     if spec.limit >= FLOAT64_MAX:  # JSON has no larger number
         return True
     try:
-        return -spec.limit <= min(map(min, rows)) and max(map(max, rows)) <= spec.limit
+        return bool(-spec.limit <= min(map(min, rows)) and max(map(max, rows)) <= spec.limit)
     except TypeError:  # there are nulls
-        return not (np.abs(np.array(rows, dtype=np.float64)) > spec.limit).any()
+        return not bool((np.abs(np.array(rows, dtype=np.float64)) > spec.limit).any())
 
 
 def _text(raw: msgspec.Raw) -> str:
