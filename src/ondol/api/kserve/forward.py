@@ -174,7 +174,7 @@ class Forwarding:
         if not predictor or request.method != "POST" or request.protocol == "explain" or 400 <= status < 500:
             return  # the predictor's own exchange is what the log keeps
         now = time.time()
-        if caller.explicit or route.candidate or status >= 500 or context.keeps(route.service, now):
+        if caller.explicit or route.candidate or status >= 500 or context.keeps(route.service, now, 1):
             features, prediction = _kept(request.body), _kept(answer.body) if status == 200 else ""
             context.request_log.append(
                 Observation(
