@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -22,7 +23,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from ondol.api.admin import routes as admin
 from ondol.api.admin.guard import Guard
@@ -183,9 +184,16 @@ def _exists(module: str) -> bool:
         return False
 
 
-def application(settings: Settings, store: Store) -> ASGIApp:
-    """Return the whole control application, guarded."""
-    return Guard(Control(store, settings), settings)
+class _Server(uvicorn.Server):
+    """Ends watches first when it is told to stop: uvicorn waits for answers, and those would never end."""
+
+    def __init__(self, config: uvicorn.Config, control: Control) -> None:
+        super().__init__(config)
+        self._control = control
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._control.kubernetes.close()
+        super().handle_exit(sig, frame)
 
 
 def main(settings: Settings) -> None:
@@ -197,8 +205,9 @@ def main(settings: Settings) -> None:
     if settings.api_key:
         os.environ["MLFLOW_TRACKING_TOKEN"] = settings.api_key  # the registry asks MLflow through our own door
     with Store(settings.database) as store:
+        control = Control(store, settings)
         config = uvicorn.Config(
-            application(settings, store),
+            Guard(control, settings),
             loop="uvloop" if sys.platform != "win32" else "asyncio",
             http="httptools",
             lifespan="on",
@@ -207,4 +216,4 @@ def main(settings: Settings) -> None:
             timeout_graceful_shutdown=_STOP_SECONDS,
             timeout_keep_alive=75,
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        _Server(config, control).run(sockets=[listening])

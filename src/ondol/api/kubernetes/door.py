@@ -39,6 +39,10 @@ class KubernetesDoor:
         self._bell = Bell(store)
         self._threads = ThreadPoolExecutor(_THREADS, "resources")
 
+    def close(self) -> None:
+        """End all watches, as when the server goes away; safe in a signal handler."""
+        self._bell.close()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
@@ -84,7 +88,7 @@ class KubernetesDoor:
         with self._bell.listening() as rung:
             for line in await self._in_thread(watch.begin):
                 yield line
-            while not watch.over and now() < end:
+            while not watch.over and not self._bell.closed and now() < end:
                 rung.clear()
                 for line in await self._in_thread(watch.poll):
                     yield line

@@ -118,6 +118,13 @@ class Bell:
         self._guard = threading.Lock()
         self._wanted = threading.Event()
         self._thread: threading.Thread | None = None
+        self.closed = False
+
+    def close(self) -> None:
+        """Wake everybody for the last time. Takes no lock: a signal handler may have interrupted whoever holds it."""
+        self.closed = True
+        for loop, event in tuple(self._listeners):
+            loop.call_soon_threadsafe(event.set)
 
     @contextmanager
     def listening(self) -> Iterator[asyncio.Event]:
