@@ -72,13 +72,13 @@ def test_the_guides_manifest_is_read_as_it_stands() -> None:
 
 
 def test_every_problem_is_said_at_once() -> None:
-    bad = manifest("s3://bucket/model", minReplicas=3, maxReplicas=2, logger={"mode": "all"}, foo=1)
+    bad = manifest("s3://bucket/model", minReplicas=3, maxReplicas=2, tolerations=[], foo=1)
     bad["spec"]["transformer"] = {"containers": []}
     bad["metadata"]["name"] = "Bad_Name"
     with pytest.raises(errors.InputError) as caught:
         inference_service.typed(bad, "serving.yaml")
     text = caught.value.message
-    for path in ("metadata.name", "spec.transformer", "spec.predictor.maxReplicas", "spec.predictor.logger"):
+    for path in ("metadata.name", "spec.transformer", "spec.predictor.maxReplicas", "spec.predictor.tolerations"):
         assert path in text
     assert "spec.predictor.foo: unknown field" in text
 
@@ -254,9 +254,9 @@ def test_kubectls_habits_on_the_command_line(home: Settings) -> None:
 
 
 def test_nothing_of_a_file_is_applied_when_a_part_is_refused(home: Settings) -> None:
-    bad = manifest("x", name="other", batcher={"maxBatchSize": 4})
+    bad = manifest("x", name="other", tolerations=[])
     text = f"{json.dumps(manifest('file:///x'))}\n---\n{json.dumps(bad)}"
     refused = ondol(home, "apply", "-f", "-", text=text)
     assert refused.returncode == 2
-    assert "spec.predictor.batcher" in refused.stderr
+    assert "spec.predictor.tolerations" in refused.stderr
     assert json.loads(ondol(home, "get", "isvc", "--json").stdout)["items"] == []

@@ -16,7 +16,7 @@ PREDICTOR = "spec.predictor"
 REFUSED: dict[tuple[str, str], set[str]] = {
     ("autoscaling__autoscale.yaml", "flowers-sample"): {f"{PREDICTOR}.tensorflow"},
     ("autoscaling__autoscale_custom.yaml", "flowers-sample"): {f"{PREDICTOR}.tensorflow"},
-    ("batcher__basic__batcher_v1beta1.yaml", "pytorch-batcher"): {f"{PREDICTOR}.batcher", f"{PREDICTOR}.pytorch"},
+    ("batcher__basic__batcher_v1beta1.yaml", "pytorch-batcher"): {f"{PREDICTOR}.pytorch"},
     ("graph__switch.yaml", "model-switch"): {
         # `{$your-domain}` is to be filled in: as it stands, KServe's router answers 500
         *(f"spec.nodes.root.steps[{index}].serviceUrl" for index in range(3)),
@@ -25,7 +25,6 @@ REFUSED: dict[tuple[str, str], set[str]] = {
         "llmisvc__opt-125m-cpu__llm-inference-service-facebook-opt-125m-cpu-no-scheduler.yaml",
         "facebook-opt-125m-single",
     ): {"kind", "spec.template.containers[0].securityContext"},
-    ("logger__basic__sklearn-logging.yaml", "sklearn-iris"): {f"{PREDICTOR}.logger"},
     ("multimodelserving__sklearn__trainedmodels.yaml", "model1-sklearn"): {"kind"},
     ("multimodelserving__sklearn__trainedmodels.yaml", "model2-sklearn"): {"kind"},
     ("rollout-strategy__rollout-strategy-example.yaml", "rollout-strategy-example"): {

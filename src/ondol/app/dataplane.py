@@ -116,6 +116,7 @@ class DataPlane:
         await asyncio.to_thread(self.routes.stop)
         await asyncio.to_thread(self.models.stop)
         self.inside.stop()
+        await self.door.around.events.stop()
         await asyncio.to_thread(self.request_log.stop)
 
     def _read_policy(self) -> None:
@@ -144,6 +145,13 @@ class DataPlane:
     def _gauges(self) -> None:
         gauge, context = self.metrics.gauge, self.context
         gauge("ondol_queue_rows", "Rows queued or in a model.", self._queues)
+        events, fleet = self.door.around.events, self.models.fleet
+        gauge("ondol_payload_events_waiting", "CloudEvents not sent yet.", lambda: [((), events.waiting)])
+        gauge("ondol_payload_events_delivered_total", "CloudEvents sent.", lambda: [((), events.delivered)])
+        gauge("ondol_payload_events_lost_total", "CloudEvents given up.", lambda: [((), events.lost)])
+        gauge("ondol_processes", "Processes that serve.", lambda: fleet.measured(lambda pool: len(pool.ready)))
+        gauge("ondol_processes_waiting", "Requests without a process.", lambda: fleet.measured(lambda p: p.waiting))
+        gauge("ondol_process_restarts_total", "Processes ended.", lambda: fleet.measured(lambda pool: pool.restarts))
         gauge("ondol_observations_waiting", "Observations not written yet.", lambda: [((), self.request_log.waiting)])
         gauge("ondol_observations_dropped_total", "Observations lost.", lambda: [((), self.request_log.dropped)])
         gauge("ondol_mirror_dropped_total", "Copies for a candidate not made.", lambda: [((), context.mirror.dropped)])

@@ -6,11 +6,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ondol.formats.inference_service import Component, InferenceService
+from ondol.formats.inference_service import Batcher, Component, InferenceService, Logger
 from ondol.records.worker import Scaling
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
 _KNATIVE = "autoscaling.knative.dev/"
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What stands around one component: KServe's batcher and payload logger."""
+
+    namespace: str
+    batcher: Batcher | None = None
+    logger: Logger | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """The service's annotations that go into events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,9 @@ class Options:
     parts: Mapping[str, Scaling] = field(default_factory=dict)
     """The components beside the predictor, `transformer` and `explainer`, and their processes."""
 
+    extras: Mapping[str, Extras] = field(default_factory=dict)
+    """By component; only those that have some."""
+
 
 def options_of(service: InferenceService | None) -> Options:
     """Return how a service wants to be served; without a manifest, the defaults."""
@@ -47,7 +61,19 @@ def options_of(service: InferenceService | None) -> Options:
             for name, part in (("transformer", service.transformer), ("explainer", service.explainer))
             if part is not None
         },
+        extras=_extras(service),
     )
+
+
+def _extras(service: InferenceService) -> dict[str, Extras]:
+    found = {}
+    parts = {"predictor": service.predictor, "transformer": service.transformer, "explainer": service.explainer}
+    for name, part in parts.items():
+        if part is not None and (part.batcher or part.logger):
+            named = part.logger.metadata_annotations if part.logger else ()
+            kept = {key: value for key, value in service.annotations.items() if key in named}
+            found[name] = Extras(service.namespace, part.batcher, part.logger, kept)
+    return found
 
 
 def scaling_of(service: InferenceService, part: Component) -> Scaling:

@@ -27,6 +27,7 @@ from ondol.api.kserve import (
     v2_rest,
 )
 from ondol.api.kserve.answers import Headers, Reply
+from ondol.api.kserve.around import Around
 from ondol.api.kserve.caller import Callers, RequestHeaders
 from ondol.api.kserve.exchange import Context, Exchange, Write
 from ondol.base import errors
@@ -50,6 +51,7 @@ class KServeDoor:
         self.callers = Callers()
         self._store = store
         self.forwarding = forward.Forwarding(context)
+        self.around = Around(models, self._v1)
         self.draining = False
 
     def handle(
@@ -69,11 +71,13 @@ class KServeDoor:
             if path.startswith(_V1) and path.endswith(":predict"):
                 service = path[len(_V1) : -len(":predict")]
                 _only("POST", method)
-                if not self._forward(service, "v1", method, path, headers, body, reply, started, inside):
-                    self._predict_v1(service, headers, body, reply, started)
+                reply = self.around.tapped(service, "v1", headers, body, reply, inside)
+                if not self.around.held(service, path, headers, body, reply, inside):
+                    self._v1(service, path, headers, body, reply, started, inside)
             elif path.startswith(_V2) and path.endswith("/infer"):
                 service, version, _ = v2_documents.split(path[len(_V2) :])
                 _only("POST", method)
+                reply = self.around.tapped(service, "v2", headers, body, reply, inside)
                 if not self._forward(service, "v2", method, path, headers, body, reply, started, inside):
                     self._infer_v2(service, version, headers, body, reply, started)
             else:
@@ -123,6 +127,13 @@ class KServeDoor:
         )
         self.forwarding.start(request)
         return True
+
+    def _v1(
+        self, service: str, path: str, headers: RequestHeaders, body: bytes, reply: Reply, started: float, inside: bool
+    ) -> None:
+        """Answer a V1 prediction, by a process or in memory; raises what it is refused with."""
+        if not self._forward(service, "v1", "POST", path, headers, body, reply, started, inside):
+            self._predict_v1(service, headers, body, reply, started)
 
     def _predict_v1(self, service: str, headers: RequestHeaders, body: bytes, reply: Reply, started: float) -> None:
         serving = self.find(service)
@@ -175,6 +186,7 @@ class KServeDoor:
         if path.startswith(_V1) and path.endswith(":explain"):
             _only("POST", method)
             service = path[len(_V1) : -len(":explain")]
+            reply = self.around.tapped(service, "explain", headers, body, reply, inside)
             if self._forward(service, "explain", method, path, headers, body, reply, time.perf_counter(), inside):
                 return True
             raise _no_explainer(self.find(service))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ondol.formats.kserve import pod
-from ondol.formats.resource.states import HONOURED, cluster, no_effect, not_yet, refused
+from ondol.formats.resource.states import HONOURED, cluster, no_effect, refused
 from ondol.formats.resource.types import (
     Field,
     Json,
@@ -136,12 +136,10 @@ EXTENSIONS: dict[str, Field] = {
         Whole(0, 100), about="Share of the newest revision; the one before keeps the rest."
     ),
     "logger": Field(
-        LOGGER, not_yet("CloudEvents are not sent", "requests are in Ondol's own request log"),
-        "Sends requests and answers as CloudEvents.",
+        LOGGER, about="Sends requests and answers as CloudEvents.",
     ),
     "batcher": Field(
-        BATCHER, not_yet("it changes the answer's shape", "requests are batched without waiting already"),
-        "KServe's own batching.",
+        BATCHER, about="KServe's own batching, with its shape of answers.",
     ),
     "labels": Field(texts(), about="Kept."),
     "annotations": Field(texts(), about="Kept."),

@@ -17,6 +17,7 @@ from ondol.base import environments, errors
 from ondol.base.environments import Need
 from ondol.records.worker import Scaling, WorkerSpec
 from ondol.serving.background import Background
+from ondol.serving.metrics import Labels
 from ondol.serving.workers.pool import Place, Pool
 from ondol.store.blobs import Blobs
 
@@ -74,9 +75,13 @@ class Fleet:
             if key not in wanted:
                 self.forget(cast(Key, key))
 
-    def pools(self) -> dict[Key, Pool]:
-        """Return every pool that was started and not closed."""
-        return dict(self._alive)
+    def measured(self, read: Callable[[Pool], float]) -> list[tuple[Labels, float]]:
+        """Return a number of every service's and component's pools, added up."""
+        found: dict[Labels, float] = {}
+        for (service, component, _), pool in sorted(self._alive.copy().items()):
+            labels = (("service", service), ("component", component))
+            found[labels] = found.get(labels, 0.0) + read(pool)
+        return list(found.items())
 
     def stop(self) -> None:
         """Close all pools and wait until their processes are gone."""
