@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from tests.conftest import ControlProcess
 
+from ondol.records.kfp import RecurringRun, Trigger
 from ondol.records.pipeline import Artifact, PipelineRun, TaskRun
 from ondol.records.release import ModelManifest
 from ondol.records.rollout import Decision, JudgePolicy, Observation, Route
 from ondol.rollout import controller, split
-from ondol.store import loads, observations, registry_events, releases, rollouts, routes, runs
+from ondol.store import kfp, loads, observations, registry_events, releases, rollouts, routes, runs
 from ondol.store.connection import Store
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -111,6 +112,7 @@ def seeded(control: ControlProcess, tmp_path_factory: pytest.TempPathFactory) ->
     registry_events.finish(store, seq, "done")
     made = next(one for one in rollouts.decisions(store, service) if one.evidence.get("findings"))
     run = _run(store, tmp_path_factory.mktemp("run"))
+    kfp.add(store, RecurringRun("rec-browser", "default", "nightly", Trigger(cron="0 0 3 * * *"), enabled=False))
     return Seeded(service, rollout, made.id, gate.id, releases.of_name(store, service)[0].digest, run)
 
 
@@ -149,14 +151,14 @@ def test_every_page_shows_its_content(browser: Browser, seeded: Seeded) -> None:
         "/": ["Overview", seeded.service, "Recent decisions", "flight-delays"],
         "/services": [seeded.service, "v1"],
         f"/services/{seeded.service}": ["Error rate", "rolled back"],
-        "/rollouts": [seeded.service, "e-value"],
+        "/rollouts": [seeded.service, "evidence"],
         f"/rollouts/{seeded.rollout}": ["Error rate", "Loss of labelled requests", "error_rate", "Evidence for harm"],
         "/decisions": ["gate", "roll back", "roc_auc 0.734"],
         f"/decisions/{seeded.decision}": ["error_rate", "n=", "This decision as JSON"],
         f"/decisions/{seeded.gate}": ["rules", "roc_auc", "pass"],
         "/releases": [seeded.service, "Serving"],
         f"/releases/{seeded.release}": [seeded.release, f"models:/{seeded.service}/2"],
-        "/runs": ["flight-delays", "succeeded"],
+        "/runs": ["flight-delays", "succeeded", "nightly", "0 0 3 * * *", "switched off"],
         f"/runs/{seeded.run}": ["Timeline", "train", "trees", "cached"],
         f"/runs/{seeded.run}/steps/train": ["읽은 행: 336,776"],
         "/history": ["champion", "1 → 2", "kim from 127.0.0.1"],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ondol.base import clock, errors
-from ondol.cli import context, output
+from ondol.cli import context, output, pipeline_schedule
 
 if TYPE_CHECKING:
     from ondol.records.pipeline import PipelineRun, TaskRun
@@ -24,7 +24,13 @@ def group() -> None:
       ondol pipeline list
       ondol pipeline show latest
       ondol pipeline logs latest train-model
+      ondol pipeline schedule create train.py --cron "0 0 3 * * *"
     """
+
+
+group.add_command(pipeline_schedule.schedule)
+group.add_command(pipeline_schedule.stop)
+group.add_command(pipeline_schedule.retry)
 
 
 def _state(run: PipelineRun, home: Path) -> str:

@@ -43,7 +43,11 @@ class Lines:
         self._say(f"{stage}: done, {summary}")
 
 
-def _pairs(given: tuple[str, ...]) -> dict[str, str]:
+def pairs(given: tuple[str, ...]) -> dict[str, str]:
+    """Read `NAME=VALUE` options.
+
+    :raises UsageError: for one without `=`.
+    """
     pairs = {}
     for text in given:
         name, equals, value = text.partition("=")
@@ -90,7 +94,7 @@ def command(
     if pipeline is None and not resume:
         raise errors.UsageError("no pipeline file", way_out="ondol run PIPELINE.py, or --resume RUN.")
     settings = context.load_settings()
-    given = _pairs(params)
+    given = pairs(params)
     with context.open_store(settings) as store:
         if dry_run:
             if pipeline is None:

@@ -45,6 +45,13 @@ class Compiled:
     fresh: bool = True
     """Compiled now, not remembered."""
 
+    def spec(self) -> dict[str, Any]:
+        """Return the IR as KFP's API has it: alone, or together with what is said for the platform."""
+        documents = kfp_ir.documents(self.text, str(self.source))
+        if len(documents) == 1:
+            return dict(documents[0])
+        return {"pipeline_spec": documents[0], "platform_spec": documents[1]}
+
 
 class SeveralPipelines(errors.UsageError):
     """A file has several pipelines, and none was chosen."""

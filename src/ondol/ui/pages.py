@@ -16,8 +16,10 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ondol.base import errors, hashing
+from ondol.pipelines import schedules
+from ondol.records.kfp import RecurringRun
 from ondol.rollout import standing
-from ondol.store import loads, overview, registry_events, releases, rollouts, runs
+from ondol.store import kfp, loads, overview, registry_events, releases, rollouts, runs
 from ondol.store.connection import Store
 from ondol.ui import evidence, evidence_plots, plots
 from ondol.ui.words import COOKIE, Words, wanted
@@ -193,7 +195,12 @@ class Pages:
         }
 
     def _runs(self, _: Request, __: Words) -> tuple[str, Context]:
-        return "runs.html", {"runs": runs.every(self._store, limit=200)}
+        begun = {run.id for run in runs.headers(self._store)}
+        asked = [one for one in kfp.unsettled(self._store) if one.id not in begun and one.wish == "run"]
+        schedule = [
+            (one, schedules.next_due(one) if one.enabled else None) for one in kfp.every(self._store, RecurringRun)
+        ]
+        return "runs.html", {"runs": runs.every(self._store, limit=200), "asked": asked, "schedules": schedule}
 
     def _run(self, request: Request, __: Words) -> tuple[str, Context]:
         run = runs.get(self._store, request.path_params["id"])

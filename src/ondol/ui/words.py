@@ -123,6 +123,11 @@ _KOREAN = {
     "retrain": "재학습",
     "alias": "별칭",
     "hold": "보류",
+    "Asked for": "요청됨",
+    "Again and again": "반복 실행",
+    "next": "다음",
+    "every {seconds} s": "{seconds}초마다",
+    "switched off": "꺼짐",
 }
 
 

@@ -1,5 +1,9 @@
 // MLflow's clients print links like http://HOST:PORT/#/experiments/1: here its pages are below /mlflow/.
-if (location.pathname === "/" && location.hash.startsWith("#/")) location.replace("/mlflow/" + location.hash);
+// Kubeflow Pipelines' clients print `#/runs/details/ID` and the like: a run's page is ours.
+if (location.pathname === "/" && location.hash.startsWith("#/")) {
+  const kfp = location.hash.match(/^#\/(runs|experiments|pipelines)\/details\/([^/?]+)/);
+  location.replace(kfp ? (kfp[1] === "runs" ? "/runs/" + kfp[2] : "/runs") : "/mlflow/" + location.hash);
+}
 
 // Keep an open page fresh: every few seconds fetch it again and put the new <main> in place of the old one.
 // Nothing happens while the tab is hidden, text is selected, or a <details> is open.
