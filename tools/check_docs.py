@@ -1,10 +1,11 @@
 """Fail when the documentation is not true: broken links, missing translations, pasted help that differs, missing codes.
 
-`--write` pastes the current help and the list of error codes instead of complaining about them.
+`--write` pastes the current help and tables instead of complaining about them.
 
 - Every page of `docs/en` has its Korean twin in `docs/ko` under the same name, and the other way round.
 - Every relative link leads to a file.
 - A line `<!-- help: ondol run -->` is followed by a fence with exactly that command's `--help`.
+- A line `<!-- fields: KIND -->` is followed by the table of what is done with that kind's fields, up to `<!-- end -->`.
 - Every command of `ondol` stands in `docs/*/commands.md`, and every error code raised in `src` in `docs/*/errors.md`.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _HELP = re.compile(r"<!-- help: ondol ?([a-z ]*) -->\n```text\n(.*?)```", re.DOTALL)
+_FIELDS = re.compile(r"<!-- fields: (\w+) -->\n(.*?)<!-- end -->", re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 _CODE = re.compile(r'(?:default_code: ClassVar\[str\] = |code=)"([A-Z]{3}-\d{3})"')
 
@@ -75,6 +77,27 @@ def stale_help(path: Path, write: bool) -> list[str]:
     return found
 
 
+def stale_fields(path: Path, write: bool) -> list[str]:
+    """Return (or mend) the tables of fields that are not what the declarations say."""
+    from ondol.formats.kserve import kinds
+
+    known = {kind.kind: kind for kind in reversed(kinds.KINDS)}
+    text = path.read_text(encoding="utf-8")
+    found: list[str] = []
+
+    def fresh(match: re.Match[str]) -> str:
+        current = kinds.table(known[match.group(1)])
+        if match.group(2) != current:
+            found.append(f"{path.relative_to(ROOT)}: the fields of {match.group(1)} have changed (--write mends it)")
+        return f"<!-- fields: {match.group(1)} -->\n{current}<!-- end -->"
+
+    mended = _FIELDS.sub(fresh, text)
+    if write and mended != text:
+        path.write_text(mended, encoding="utf-8")
+        return []
+    return found
+
+
 def undocumented() -> list[str]:
     """Return commands and error codes that a reader cannot look up."""
     from ondol.cli import main
@@ -93,7 +116,7 @@ def main(write: bool) -> int:
     """Print what is not true and return the exit code."""
     problems = twins()
     for path in pages():
-        problems += broken_links(path) + stale_help(path, write)
+        problems += broken_links(path) + stale_help(path, write) + stale_fields(path, write)
     problems += undocumented()
     print("\n".join(problems) or "docs: ok")
     return 1 if problems else 0

@@ -40,7 +40,7 @@ from ondol.serving.desired import RouteTable
 from ondol.serving.metrics import Metrics
 from ondol.serving.models import Models
 from ondol.serving.request_log import RequestLog
-from ondol.store import components, resources
+from ondol.store import components, resource_events, resources
 from ondol.store.blobs import Blobs
 from ondol.store.connection import Store
 
@@ -71,6 +71,9 @@ class DataPlane:
         self.graphs = GraphDoor(self.door.handle, self.metrics, settings.propagate_headers)
         self.openai: Any = None
         self.grpc: Any = None
+        self._manifests = -1
+        """Version of the newest change of a manifest that was read."""
+
         self._key = "" if settings.data.is_loopback else settings.api_key
         self._grpc_key = "" if settings.grpc is None or settings.grpc.is_loopback else settings.api_key
         self._gauges()
@@ -126,7 +129,14 @@ class DataPlane:
             self.context.sample, self.context.features = monitoring.sample, monitoring.features
 
     def _read_options(self) -> None:
-        """Take the services' options from their manifests; called after commits, in the thread that follows them."""
+        """Take what the manifests ask for; called after commits, in the thread that follows them."""
+        newest = resource_events.newest(self.store)
+        if newest != self._manifests:
+            self._manifests = newest
+            self._read_manifests()
+        self.models.surround(components.every(self.store))
+
+    def _read_manifests(self) -> None:
         found, protocols = {}, {}
         for resource in resources.every(self.store, inference_service.KIND):
             service, _ = inference_service.read(resource.manifest)
@@ -140,7 +150,6 @@ class DataPlane:
             if graph is not None and not graph.stopped:
                 graphs.setdefault(graph.name, graph)
         self.graphs.configure(graphs, protocols)
-        self.models.surround(components.every(self.store))
 
     def _gauges(self) -> None:
         gauge, context = self.metrics.gauge, self.context

@@ -16,6 +16,7 @@ from ondol.formats.kserve.runtime import CLUSTER_SERVING_RUNTIME, SERVING_RUNTIM
 from ondol.formats.kserve.service import INFERENCE_SERVICE
 from ondol.formats.kserve.trained_model import TRAINED_MODEL
 from ondol.formats.resource import checking, openapi
+from ondol.formats.resource import table as resource_table
 from ondol.formats.resource.checking import Findings, Problem
 from ondol.formats.resource.kind import Kind
 from ondol.formats.resource.states import HONOURED
@@ -76,6 +77,13 @@ def _unknown(manifest: Json) -> Problem:
 def schema(kind: Kind) -> Json:
     """Return the OpenAPI v3 schema of a kind's resources, built-in types written out."""
     return openapi.schema(whole(kind))
+
+
+def table(kind: Kind) -> str:
+    """Return what this backend does with a kind's fields, as Markdown; of a kind that is refused, why."""
+    if kind.state.taken:
+        return resource_table.markdown(resource_table.rows(kind.spec))
+    return resource_table.markdown([resource_table.whole(kind.kind, kind.state)])
 
 
 def notes(manifest: Json) -> list[str]:

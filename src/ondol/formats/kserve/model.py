@@ -33,7 +33,7 @@ PROTOCOLS: dict[str, State] = {
     "v1": HONOURED,
     "v2": HONOURED,
     "grpc-v1": refused("V1 has no gRPC form that a server here speaks", "use grpc-v2"),
-    "grpc-v2": not_yet("gRPC is not served", "use v2"),
+    "grpc-v2": refused("no runtime of these formats is chosen by it; gRPC is served beside v2", "use v2"),
 }
 RUNTIMES: dict[str, State] = {
     "kserve-sklearnserver": HONOURED,

@@ -43,6 +43,11 @@ def rows(declared: Object, path: str = "") -> list[Row]:
     return list(_Table().object(declared, path))
 
 
+def whole(name: str, state: State) -> Row:
+    """Return the one row of something that fares as a whole."""
+    return _row("", [name], state)
+
+
 def markdown(found: list[Row]) -> str:
     """Return rows as a Markdown table."""
     lines = ["| field | state | remark |", "|---|---|---|"]
@@ -74,7 +79,7 @@ class _Table:
             if state.word != "honoured":
                 yield _row(path, names, state)
         for where in dict.fromkeys(known.values()):
-            yield Row(f"`{path}`, other fields", "as there", f"as of `{where}`")
+            yield Row(f"`{path}`, other fields" if fresh else f"`{path}`", "as there", f"like `{where}`")
 
     def _split(self, declared: Object, path: str) -> tuple[dict[str, Field], dict[str, str]]:
         """Return the fields to show, and those that are as in an object that was shown."""
@@ -130,7 +135,7 @@ def _choices(declared: Type) -> tuple[Mapping[str, State], State | None]:
 def _different(declared: Type) -> bool:
     """Whether the values of a field fare differently."""
     known, other = _choices(declared)
-    states = {state for state in known.values()} | ({other} if other else set())
+    states = {*known.values(), *([other] if other else [])}
     return any(state.word != "honoured" or state.reason for state in states)
 
 
