@@ -93,11 +93,12 @@ def test_kubectl_from_apply_to_delete(kubectl: Kubectl, store: Store, guide: str
 @pytest.mark.slow
 def test_kubectl_tells_what_is_wrong(kubectl: Kubectl, guide: str) -> None:
     bogus = GUIDE.replace("minReplicas", "minReplica")
-    assert 'strict decoding error: unknown field "spec.predictor.minReplica"' in kubectl(
-        "apply", "-f", "-", text=bogus, expect=1
-    )
+    said = kubectl("apply", "-f", "-", text=bogus, expect=1)  # by the server, or by kubectl before 1.25 itself
+    assert "unknown field" in said
+    assert "minReplica" in said
     wrong = GUIDE.replace("minReplicas: 1", "minReplicas: one")
-    assert 'spec.predictor.minReplicas: Invalid value: "one"' in kubectl("create", "-f", "-", text=wrong, expect=1)
+    said = kubectl("create", "-f", "-", "--validate=false", text=wrong, expect=1)
+    assert 'spec.predictor.minReplicas: Invalid value: "one"' in said
     kubectl("create", "-f", guide)
     assert "AlreadyExists" in kubectl("create", "-f", guide, expect=1)
     patch = ("patch", "-n", "kubeflow", "isvc", "sklearn-model", "--type=merge", "-p")

@@ -171,7 +171,7 @@ def admit(kind: Kind, version: str, given: Json, namespace: str, strictness: str
         _drop(manifest, path)
     warnings = complaints if strictness == "Warn" else []
     found = clean.get("status")
-    stored = core.fold_string_data(manifest) if kind.kind == "Secret" else manifest
+    stored = core.stored_secret(manifest) if kind.kind == "Secret" else manifest
     return Admitted(stored, found if isinstance(found, dict) else {}, tuple(warnings), tuple(checked.notes))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ondol.api.kubernetes import columns, discovery, lists, openapi, requests, served, status
+from ondol.api.kubernetes import columns, discovery, lists, openapi, openapi_v2, requests, served, status
 from ondol.api.kubernetes.admission import MAX_BYTES
 from ondol.api.kubernetes.kinds import Registry
 from ondol.api.kubernetes.requests import Call, Target
@@ -106,7 +106,9 @@ class ResourceApi:
         if parts == ["v3"]:
             return answer(openapi.index(self.registry, call.prefix))
         if parts == ["v2"]:
-            return answer(openapi.swagger(self.registry))
+            if openapi_v2.PROTOBUF in call.headers.get("accept", ""):
+                return Answer(200, openapi_v2.encoded(self.registry), openapi_v2.ANSWERED)
+            return answer(openapi_v2.document(self.registry))
         if parts[:2] == ["v3", "api"] and len(parts) == 3:
             return answer(openapi.document(self.registry, "", parts[2]))
         if parts[:2] == ["v3", "apis"] and len(parts) == 4:

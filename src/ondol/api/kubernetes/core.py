@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
 
 from ondol.api.kubernetes.kinds import AGE, Json, Kind
 from ondol.formats.kserve import common
@@ -95,14 +94,16 @@ def _decoded(value: str) -> str | None:
         return None
 
 
-def fold_string_data(manifest: Json) -> Json:
-    """Return a Secret with `stringData` moved into `data`, as Kubernetes stores it."""
-    given = manifest.get("stringData")
-    if not isinstance(given, Mapping):
-        return manifest
-    data = {key: base64.b64encode(str(value).encode()).decode() for key, value in given.items()}
+def stored_secret(manifest: Json) -> Json:
+    """Return a Secret as Kubernetes stores it: `stringData` moved into `data`, `Opaque` when it says no type."""
+    plain, data = manifest.get("stringData", {}), manifest.get("data", {})
+    if not isinstance(plain, dict) or not isinstance(data, dict):
+        return manifest  # what is wrong with it is said elsewhere
     rest = {key: value for key, value in manifest.items() if key != "stringData"}
-    return {**rest, "data": {**(manifest.get("data") or {}), **data}, "type": manifest.get("type", "Opaque")}
+    encoded = {key: base64.b64encode(str(value).encode()).decode() for key, value in plain.items()}
+    if data or encoded:
+        rest["data"] = {**data, **encoded}
+    return {**rest, "type": manifest.get("type") or "Opaque"}
 
 
 def _schema(kind: str) -> Json:

@@ -5,6 +5,7 @@ Source: Kubernetes' OpenAPI v3 endpoints (one document for each group and versio
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from ondol.api.kubernetes import status
@@ -12,6 +13,7 @@ from ondol.api.kubernetes.kinds import Kind, Registry
 from ondol.base import hashing
 
 Json = dict[str, Any]
+INFO = {"title": "Ondol", "version": "v1.32.0"}
 _OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _TEXT: Json = {"type": "string"}
 _TEXTS: Json = {"type": "object", "additionalProperties": {"type": "string"}}
@@ -55,7 +57,7 @@ def schema_name(kind: Kind, version: str) -> str:
     return f"{_names(kind)}.{version}.{kind.kind}"
 
 
-def _schemas(kind: Kind, version: str, root: str) -> Json:
+def schemas(kind: Kind, version: str, root: str) -> Json:
     """Return the schemas of a kind and of lists of it; `root` is what references begin with."""
     whole = kind.schema(version)
     gvk = {"group": kind.group, "kind": kind.kind, "version": version}
@@ -86,6 +88,7 @@ def index(registry: Registry, prefix: str) -> Json:
     return {"paths": found}
 
 
+@functools.cache
 def document(registry: Registry, group: str, version: str) -> Json:
     """Return the OpenAPI v3 document of one group and version.
 
@@ -94,16 +97,16 @@ def document(registry: Registry, group: str, version: str) -> Json:
     kinds = registry.of_version(group, version)
     if not kinds:
         raise status.no_such_path()
-    schemas: Json = {}
-    paths: Json = {}
+    named: Json = {}
+    found: Json = {}
     for kind in kinds:
-        schemas |= _schemas(kind, version, "#/components/schemas/")
-        paths |= _paths(kind, version)
-    info = {"title": "Ondol", "version": "v1.32.0"}
-    return {"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
+        named |= schemas(kind, version, "#/components/schemas/")
+        found |= paths(kind, version)
+    return {"openapi": "3.0.0", "info": INFO, "paths": found, "components": {"schemas": named}}
 
 
-def _paths(kind: Kind, version: str) -> Json:
+def paths(kind: Kind, version: str) -> Json:
+    """Return the operations of a kind, by path and verb."""
     begin = f"/apis/{kind.group}/{version}" if kind.group else f"/api/{version}"
     within = f"{begin}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"{begin}/{kind.plural}"
     found = {
@@ -132,13 +135,3 @@ def _operation(kind: Kind, version: str, verb: str, action: str) -> Json:
         content = {form: {"schema": {"type": "object"}} for form in _PATCH_TYPES}
         found["requestBody"] = {"content": content, "required": True}
     return found
-
-
-def swagger(registry: Registry) -> Json:
-    """Return the OpenAPI v2 document of all kinds, for clients that know no v3."""
-    definitions: Json = {}
-    for kind in registry.kinds:
-        for version in kind.versions:
-            definitions |= _schemas(kind, version, "#/definitions/")
-    info = {"title": "Ondol", "version": "v1.32.0"}
-    return {"swagger": "2.0", "info": info, "paths": {}, "definitions": definitions}

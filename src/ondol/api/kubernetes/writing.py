@@ -254,7 +254,7 @@ def _configuration(kind: Kind, given: Json, subresource: str) -> Json:
         return {"status": clean.get("status", {})}
     body = {key: value for key, value in clean.items() if key not in ("metadata", "status")}
     found = {**body, **({"metadata": metadata} if metadata else {})}
-    return core.fold_string_data(found) if kind.kind == "Secret" else found
+    return core.stored_secret(found) if kind.kind == "Secret" else found
 
 
 def _refuse_duplicates(target: Target, decoded: object, strictness: str) -> None:
