@@ -31,8 +31,8 @@ def step(number: int) -> int:
     return number + 1
 
 @dsl.component(base_image="python:3.11", install_kfp_package=False)
-def total(numbers: List[int]) -> int:
-    return sum(numbers)
+def total(numbers: List[int]) -> float:
+    return float(sum(numbers))  # kfp's local runner turns integers inside lists into floats
 
 @dsl.component(base_image="python:3.11", packages_to_install=["humanize"])
 def packaged(number: int) -> int:

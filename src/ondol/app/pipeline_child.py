@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 
 from ondol.app import running
+from ondol.backends.local import model_source
 from ondol.base import errors
 from ondol.base import settings as settings_module
 from ondol.base.settings import Settings
@@ -55,6 +56,7 @@ def _run(store: Store, settings: Settings, request: RunRequest, *, resume: bool)
         run_id=request.id,
         environ=running.tracking(settings),
         origin="api",
+        registry=model_source.for_importers(settings),
     )
 
 

@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         result: Any = cli.main(args=arguments, prog_name="ondol", standalone_mode=False)
     except errors.OndolError as error:
-        if "--debug" in arguments:
+        if arguments[:1] == ["--debug"]:
             raise
         from ondol.cli import output
 

@@ -90,8 +90,10 @@ def _steps(run: PipelineRun) -> str:
 
 @group.command("show")
 @click.argument("run")
+@click.option("--artifacts", is_flag=True, help="Show what the artifacts look like.")
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Write the run as one page.")
 @output.json_option
-def show_run(run: str, as_json: bool) -> None:
+def show_run(run: str, artifacts: bool, page: Path | None, as_json: bool) -> None:
     """Show one run: its steps, what they made, and where it failed.
 
     RUN is an id, an unambiguous part of one, or `latest`.
@@ -100,13 +102,23 @@ def show_run(run: str, as_json: bool) -> None:
     Examples:
       ondol pipeline show latest
       ondol pipeline show run-01m842pt --json
+      ondol pipeline show latest --artifacts
+      ondol pipeline show latest --html run.html
     """
+    from ondol.cli import pipeline_views
     from ondol.store import runs
 
     settings = context.load_settings()
     with context.open_store(settings) as store:
         found = runs.get(store, run)
+    if page is not None:
+        pipeline_views.write_page(found, settings.home, page)
+    if artifacts and as_json:
+        output.emit(pipeline_views.previews_of(found), as_json, lambda: None)
+        return
     output.emit(found, as_json, lambda: _show(found, settings.home))
+    if artifacts:
+        pipeline_views.show_previews(found)
 
 
 def _show(run: PipelineRun, home: Path) -> None:
@@ -140,32 +152,45 @@ def _made(task: TaskRun) -> str:
     return "\n".join(lines)
 
 
+def _log(task: TaskRun, attempt: int) -> str:
+    path = Path(task.log_path)
+    if attempt:
+        path = path.parent.parent / f"attempt-{attempt}" / path.name
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
 @group.command("logs")
 @click.argument("run")
 @click.argument("task", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on printing until the run has ended.")
+@click.option("--attempt", default=0, metavar="N", help="An earlier attempt of the step (default: the last).")
 @output.json_option
-def logs(run: str, task: str | None, as_json: bool) -> None:
+def logs(run: str, task: str | None, follow: bool, attempt: int, as_json: bool) -> None:
     """Print the logs of a run's steps, or of one.
 
     \b
     Examples:
       ondol pipeline logs latest
       ondol pipeline logs latest train-model
+      ondol pipeline logs latest -f
+      ondol pipeline logs latest train-model --attempt 1
     """
+    from ondol.cli import pipeline_views
     from ondol.store import runs
 
-    with context.open_store() as store:
+    settings = context.load_settings()
+    with context.open_store(settings) as store:
         found = runs.get(store, run)
+        if follow:
+            pipeline_views.follow(store, settings, found.id, task)
+            return
     tasks = [one for one in found.tasks if one.log_path and task in (None, one.name)]
     if task and not tasks:
         names = ", ".join(one.name for one in found.tasks if one.log_path)
         raise errors.NotFoundError(
             f"no log of step {task!r} in {found.id}", way_out=f"There are: {names or 'none'}.", code="NOF-011"
         )
-    texts = [
-        (one, Path(one.log_path).read_text(encoding="utf-8", errors="replace") if Path(one.log_path).is_file() else "")
-        for one in tasks
-    ]
+    texts = [(one, _log(one, attempt)) for one in tasks]
 
     def show() -> None:
         for one, text in texts:

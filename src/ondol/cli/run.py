@@ -64,6 +64,7 @@ def pairs(given: tuple[str, ...]) -> dict[str, str]:
 @click.option("--dry-run", is_flag=True, help="Say which steps would be reused and which would run, and why.")
 @click.option("--no-cache", is_flag=True, help="Run every step, reuse nothing.")
 @click.option("--resume", metavar="RUN", help="Go on with a run that failed or was interrupted.")
+@click.option("--debug", metavar="STEP", help="Run up to this step, then stop in its function with pdb.")
 @click.option("--slots", default=0, metavar="N", help="Steps at the same time (default: one per processor).")
 @output.json_option
 def command(
@@ -73,6 +74,7 @@ def command(
     dry_run: bool,
     no_cache: bool,
     resume: str | None,
+    debug: str | None,
     slots: int,
     as_json: bool,
 ) -> None:
@@ -83,11 +85,13 @@ def command(
       ondol run train.py -p data=flights.csv -p epochs=10
       ondol run pipeline.yaml --dry-run       what would be reused, and why not the rest
       ondol run --resume run-01m842pt         go on after a failure or a kill
+      ondol run train.py --debug train        stop in the step's function, with its real inputs
 
     Steps run in processes of their own, independent ones at the same time. A step with the same code, parameters,
     input content and environment as before is reused. Logs and artifacts are kept in the home's `runs/` folder.
     """
     from ondol.app import running
+    from ondol.backends.local import model_source
     from ondol.base import progress as ports
     from ondol.pipelines import runner
 
@@ -114,6 +118,8 @@ def command(
             slots=slots,
             environ=running.tracking(settings),
             text_parameters=True,
+            registry=model_source.for_importers(settings),
+            debug=debug or "",
             origin="cli",
         )
         output.emit(finished, as_json, lambda: print(f"ondol pipeline show {finished.id}"))
@@ -122,11 +128,13 @@ def command(
 def _plan(
     pipeline: Path, given: dict[str, str], name: str, no_cache: bool, as_json: bool, store: Any, settings: Any
 ) -> None:
+    from ondol.backends.local import model_source
     from ondol.pipelines import compiling, plan, values
 
+    registry = model_source.for_importers(settings)
     compiled = compiling.load(pipeline, store, name)
     arguments = values.arguments(compiled.pipeline, given, text=True)
-    steps = plan.plan(compiled, arguments, store=store, settings=settings, use_cache=not no_cache)
+    steps = plan.plan(compiled, arguments, store=store, settings=settings, use_cache=not no_cache, registry=registry)
 
     def show() -> None:
         output.table(("step", "would", "why"), [(step.name, step.action, step.reason) for step in steps])

@@ -34,7 +34,7 @@ from ondol.pipelines.resources import Resources
 from ondol.pipelines.steps import Outcome, Work
 from ondol.pipelines.surroundings import Surroundings
 from ondol.pipelines.walk import Ready, Walk
-from ondol.pipelines.workers import Workers
+from ondol.pipelines.workers import Terminal, Worker, Workers
 from ondol.records.pipeline import PipelineRun, RunState, TaskRun
 from ondol.store import runs
 from ondol.store.connection import Store
@@ -55,6 +55,7 @@ class Execution(Walk):
         prior: dict[str, TaskRun],
         slots: int,
         registry: Fetch | None,
+        debug: str = "",
     ) -> None:
         super().__init__(
             compiled,
@@ -67,6 +68,7 @@ class Execution(Walk):
             registry=registry,
         )
         self.record, self.progress, self.workers = record, progress, workers
+        self.debug = debug
         self.slots = slots or os.cpu_count() or 1
         self.pool = ThreadPoolExecutor(self.slots, thread_name_prefix="ondol-step")
         self.done: queue.SimpleQueue[tuple[Ready, TaskRun, Outcome]] = queue.SimpleQueue()
@@ -184,9 +186,15 @@ class Execution(Walk):
             work, python = replace(work, programs=str(Path(python).parent), cwd=cwd), sys.executable
         self.pool.submit(self._work, ready, task, work, python)
 
+    def reusable(self, node: Node) -> bool:
+        return self.use_cache and node.path != self.debug
+
     def _work(self, ready: Ready, task: TaskRun, work: Work, python: str) -> None:
+        def worker() -> Worker | Terminal:
+            return self.workers.terminal(python) if work.name == self.debug else self.workers.of(python)
+
         try:
-            outcome = steps.run(work, lambda: self.workers.of(python), self.blobs)
+            outcome = steps.run(work, worker, self.blobs)
         except BaseException as error:  # noqa: BLE001 - handed to the thread that decides
             outcome = Outcome(error=errors.ComponentError(f"step {work.name!r} could not run: {error}", code="RUN-012"))
         self.done.put((ready, task, outcome))

@@ -19,7 +19,7 @@ from ondol.base import errors, ids
 from ondol.base.progress import SILENT, Progress
 from ondol.base.settings import Settings
 from ondol.formats.kfp_container import PythonCode
-from ondol.formats.kfp_graph import Graph, Importer
+from ondol.formats.kfp_graph import Graph, Importer, Pipeline
 from ondol.pipelines import caching, compiling, containers, preload, values
 from ondol.pipelines.compiling import Compiled
 from ondol.pipelines.execution import Execution
@@ -49,6 +49,7 @@ def run(
     registry: Fetch | None = None,
     run_id: str = "",
     origin: str = "",
+    debug: str = "",
 ) -> PipelineRun:
     """Run a pipeline file to its end and return the finished run.
 
@@ -63,6 +64,7 @@ def run(
     :param registry: fetches `models:/` and `runs:/` for importers; None: they are refused.
     :param run_id: the new run's id, when somebody has given it one already.
     :param origin: who asked for it: `api`, `cli`; such runs are finished by `ondol up` when they were killed.
+    :param debug: the step that runs on the terminal, in a debugger that stops in its function; it is never reused.
     :raises InputError: for a file, a parameter or something to import that is wrong; nothing has run then.
     :raises ComponentError: when a step failed, after everything is written down.
     :raises ConflictError: when the run to resume is still running.
@@ -73,6 +75,7 @@ def run(
     else:
         compiled = compiling.load(Path(source), store, pipeline)
         given = values.arguments(compiled.pipeline, parameters, text=text_parameters)
+        _check_debug(compiled, debug)
         containers.images(compiled.pipeline, project_of(settings), str(compiled.source))
         _check_importers(compiled, given, Importing(settings.home, registry))
         record = PipelineRun(
@@ -97,7 +100,9 @@ def run(
         runs.put(store, record)
         codes = [part.body for part in compiled.pipeline.components.values() if isinstance(part.body, PythonCode)]
         workers = Workers(folder, environ or {}, preload.modules(codes))
-        execution = Execution(compiled, record, store, settings, progress, workers, use_cache, prior, slots, registry)
+        execution = Execution(
+            compiled, record, store, settings, progress, workers, use_cache, prior, slots, registry, debug
+        )
         execution.attempts = attempts
         return execution.to_the_end()
 
@@ -139,6 +144,18 @@ def _finished_tasks(record: PipelineRun, store: Store, home: Path) -> dict[str, 
     return kept
 
 
+def kept_pipeline(record: PipelineRun, home: Path) -> Pipeline:
+    """Return the pipeline that a run ran, as it was then.
+
+    :raises InputError: when the run's folder was removed.
+    """
+    kept = home / "runs" / record.id / _PIPELINE_FILE
+    try:
+        return compiling.from_text(kept.read_text(encoding="utf-8"), Path(record.source)).pipeline
+    except OSError as error:
+        raise errors.InputError(f"run {record.id!r} keeps no pipeline: {error}", code="INP-506") from error
+
+
 def is_running(home: Path, run_id: str) -> bool:
     """Whether some process is running this run now."""
     path = home / "runs" / run_id / "lock"
@@ -175,6 +192,23 @@ def _owned(folder: Path, run_id: str) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _check_debug(compiled: Compiled, debug: str) -> None:
+    """Refuse to debug what is no Python step of the pipeline; items of loops are named like `loop/0/step`."""
+    body: Any = compiled.pipeline.root.body
+    for part in debug.split("/") if debug else ():
+        if part.isdigit() and isinstance(body, Graph):
+            continue
+        task = body.tasks.get(part) if isinstance(body, Graph) else None
+        if task is None:
+            names = ", ".join(body.tasks) if isinstance(body, Graph) else "nothing"
+            raise errors.InputError(
+                f"no step {debug!r} to debug: there is no {part!r}", way_out=f"There is: {names}.", code="INP-505"
+            )
+        body = compiled.pipeline.components[task.component].body
+    if debug and not isinstance(body, PythonCode):
+        raise errors.InputError(f"{debug!r} is no Python step: there is nothing to debug in it", code="INP-505")
 
 
 def _check_importers(compiled: Compiled, parameters: Mapping[str, Any], importing: Importing) -> None:

@@ -18,7 +18,7 @@ from ondol.formats.kfp_container import Code, PythonCode
 from ondol.formats.kfp_graph import Component
 from ondol.pipelines import caching, containers, values
 from ondol.pipelines.surroundings import Surroundings
-from ondol.pipelines.workers import Worker, WorkerDied
+from ondol.pipelines.workers import Terminal, Worker, WorkerDied
 from ondol.records.pipeline import Artifact
 from ondol.records.project import ImageSpec
 from ondol.store.blobs import Blobs
@@ -64,7 +64,7 @@ class Outcome:
     error: errors.ComponentError | None = None
 
 
-def run(work: Work, worker: Callable[[], Worker], blobs: Blobs) -> Outcome:
+def run(work: Work, worker: Callable[[], Worker | Terminal], blobs: Blobs) -> Outcome:
     """Run one attempt to its end in a worker and collect what it made."""
     try:
         work.folder.mkdir(parents=True, exist_ok=True)

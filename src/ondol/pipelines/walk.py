@@ -251,8 +251,12 @@ class Walk(ABC):
                 return
         self.launch(Ready(node, code, inputs, parts, reason))
 
+    def reusable(self, node: Node) -> bool:
+        """Whether a step may be reused at all."""
+        return self.use_cache
+
     def _not_reusable(self, node: Node, code: Code) -> str:
-        if not self.use_cache:
+        if not self.reusable(node):
             return "reuse is off for this run"
         if any(mount.kind == "volume" for mount in code.platform.mounts):
             return "it works on a volume, whose content is not tracked"

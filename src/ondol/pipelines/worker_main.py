@@ -1,6 +1,7 @@
 """A program of its own: a warm Python that forks one fresh process per step.
 
     python -P worker_main.py [MODULE …]
+    python -P worker_main.py --debug FD     one step, described on a pipe, in a debugger on the terminal
 
 It imports kfp's runtime and the modules once, then waits for `{"id": 1, "folder": "…", "job": {…}}` lines on standard
 input (and perhaps `env`, `mounts`, `memory`, `seconds`). For each it forks; the child runs the job's component with
@@ -120,7 +121,7 @@ def _report(error: BaseException, folder: str, own: tuple[str, ...], source: str
     sys.stderr.write(text)
 
 
-def _work(folder: str, job: dict[str, Any]) -> int:
+def _work(folder: str, job: dict[str, Any], debug: bool = False) -> int:
     os.environ.update(job["env"])
     if "command" in job:
         _become(job)
@@ -132,7 +133,10 @@ def _work(folder: str, job: dict[str, Any]) -> int:
 
         sys.argv = ["ephemeral_component.py", "--function_to_execute", job["function"]]
         function = _function(job, folder)
-        executor.Executor(executor_input=job["input"], function_to_execute=function).execute()
+        running = executor.Executor(executor_input=job["input"], function_to_execute=function)
+        if debug:
+            running.func = _in_debugger(running.func)
+        running.execute()
     except SystemExit as error:
         if error.code in (None, 0):
             return 0
@@ -142,6 +146,30 @@ def _work(folder: str, job: dict[str, Any]) -> int:
         _report(error, folder, own, job["source"])
         return 1
     return 0
+
+
+def _in_debugger(function: Any) -> Any:
+    """Let the function run in a debugger that stops at its first line; its inputs are the real ones."""
+    import inspect
+    import pdb  # noqa: T100 - it is what was asked for
+
+    def debugged(*arguments: Any, **words: Any) -> Any:
+        return pdb.Pdb().runcall(function, *arguments, **words)
+
+    debugged.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # kfp asks it for the inputs
+    return debugged
+
+
+def debug(descriptor: int) -> int:
+    """Run the one step that a pipe describes, on the terminal."""
+    with os.fdopen(descriptor, "rb") as pipe:
+        request: dict[str, Any] = json.loads(pipe.read())
+    os.environ.update(request.get("env", {}))
+    trouble = _mount(request["mounts"], _libc()) if request.get("mounts") else ""
+    if trouble:
+        sys.stderr.write(f"the step {trouble}\n")
+        return 125
+    return _work(request["folder"], request["job"], debug=True)
 
 
 def _become(job: dict[str, Any]) -> NoReturn:
@@ -415,6 +443,9 @@ def main() -> None:
     import importlib
 
     from kfp.dsl import executor  # noqa: F401 - imported before the first fork, so that no step pays for it
+
+    if sys.argv[1:2] == ["--debug"]:
+        sys.exit(debug(int(sys.argv[2])))
 
     for name in sys.argv[1:]:
         with contextlib.suppress(Exception):  # the step that needs it will say what is wrong

@@ -133,6 +133,30 @@ class Worker:
         self._process.stdout.close()
 
 
+class Terminal:
+    """Runs one step in the foreground, in a debugger that stops at the first line of its function.
+
+    :param python: the interpreter of the environment.
+    :param environ: the whole environment of the step.
+    """
+
+    def __init__(self, python: str, environ: Mapping[str, str]) -> None:
+        self._python, self._environ = python, environ
+
+    def run(self, folder: Path, request: Mapping[str, Any]) -> Future[End]:
+        """Run the step to its end on this process' own terminal."""
+        read, write = os.pipe()
+        process = subprocess.Popen(
+            [self._python, "-P", str(_PROGRAM), "--debug", str(read)], env=dict(self._environ), pass_fds=[read]
+        )
+        os.close(read)
+        with contextlib.suppress(BrokenPipeError), os.fdopen(write, "wb") as pipe:
+            pipe.write(json.dumps({**request, "id": 0, "folder": str(folder)}).encode())
+        future: Future[End] = Future()
+        future.set_result(End(process.wait()))
+        return future
+
+
 class Workers:
     """The workers of one run, started when first needed.
 
@@ -169,6 +193,10 @@ class Workers:
                     ) from error
                 self._workers[python] = worker
             return worker
+
+    def terminal(self, python: str) -> Terminal:
+        """Return a way to run one step in a debugger, in the same environment as a worker."""
+        return Terminal(python, self._environ)
 
     def stop(self) -> None:
         """End all workers and everything that runs in them."""

@@ -7,6 +7,7 @@ Paths and `file://`, MLflow's `models:/` and `runs:/`, and whatever fsspec has a
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -59,6 +60,11 @@ def fetch(uri: str, settings: Settings, into: Path) -> Source:
             code="UNS-011",
         )
     return Source(_remote(uri, scheme, into), uri)
+
+
+def for_importers(settings: Settings) -> Callable[[str, Path], Path]:
+    """Return what brings `models:/` and `runs:/` into a pipeline, out of this home's MLflow."""
+    return lambda uri, into: fetch(uri, settings, into).path
 
 
 def _local(uri: str, settings: Settings) -> Source:
