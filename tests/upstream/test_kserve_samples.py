@@ -38,7 +38,6 @@ REFUSED: dict[tuple[str, str], set[str]] = {
         f"{PREDICTOR}.deploymentStrategy",
         f"{PREDICTOR}.model.modelFormat.name",
     },
-    ("storage__storageSpec__sklearn_storagespec.yaml", "example-sklearn-isvc"): {f"{PREDICTOR}.sklearn.storage"},
     ("v1beta1__advanced__probes.yaml", "flowers"): {f"{PREDICTOR}.tensorflow"},
     ("v1beta1__advanced__timeout.yaml", "flowers"): {f"{PREDICTOR}.tensorflow"},
     ("v1beta1__rollout__canary.yaml", "my-model"): {f"{PREDICTOR}.tensorflow"},

@@ -9,6 +9,8 @@ Must not load a model nor judge one: the data plane loads, and says so in `store
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from ondol.backends.local import containers, inference_status, model_source
 from ondol.base import errors, ids
 from ondol.base.settings import Settings
 from ondol.formats import inference_service
-from ondol.formats.inference_service import Component, InferenceService
+from ondol.formats.inference_service import Component, InferenceService, Model
 from ondol.records.release import ModelManifest
 from ondol.records.rollout import Route
 from ondol.records.worker import WorkerSpec
@@ -156,7 +158,7 @@ def _resolve(store: Store, settings: Settings, service: InferenceService, progre
         manifest = ModelManifest("", spec.image or spec.command[0], "custom", worker=spec)
         progress.release = releases.put(store, service.name, manifest).digest
     else:
-        with _fetched(model.storage_uri, settings) as source:
+        with _files_of(service.predictor, model, settings) as source:
             artifact = Blobs(settings.blobs).put_path(source.path)
         manifest = ModelManifest(artifact, source.uri, model.format, source.model, source.version, source.run)
         if source.model:  # the same model registered by the loop is the same release
@@ -172,6 +174,30 @@ def _resolve(store: Store, settings: Settings, service: InferenceService, progre
 def _fetched(uri: str, settings: Settings) -> Iterator[model_source.Source]:
     with tempfile.TemporaryDirectory(dir=settings.home, prefix="fetch-") as folder:
         yield model_source.fetch(uri, settings, Path(folder))
+
+
+@contextlib.contextmanager
+def _files_of(predictor: Component, model: Model, settings: Settings) -> Iterator[model_source.Source]:
+    """Fetch a model's files: one address, an entry of the storage Secret, or several addresses as one folder."""
+    if model.storage_uri or not (model.storage or predictor.storage_uris):
+        with _fetched(model.storage_uri, settings) as source:
+            yield source
+        return
+    with tempfile.TemporaryDirectory(dir=settings.home, prefix="fetch-") as folder:
+        if model.storage is not None:
+            yield model_source.of_storage(model.storage, settings, Path(folder))
+            return
+        together = Path(folder) / "together"
+        root = os.path.commonpath([one.mount_path for one in predictor.storage_uris])
+        for number, one in enumerate(predictor.storage_uris):
+            found = model_source.fetch(one.uri, settings, Path(folder) / str(number)).path
+            target = together / os.path.relpath(one.mount_path, root)
+            if found.is_dir():
+                shutil.copytree(found, target, dirs_exist_ok=True)
+            else:
+                target.mkdir(parents=True, exist_ok=True)
+                shutil.copy(found, target)
+        yield model_source.Source(together, " ".join(one.uri for one in predictor.storage_uris))
 
 
 def _worker(service: InferenceService, name: str, part: Component, settings: Settings) -> WorkerSpec:

@@ -91,7 +91,7 @@ def _container() -> dict[str, Field]:
         env=Field(pod.env(Text(MODEL_ENV, OTHER_ENV)), about="Variables of the server."),
         resources=Field(pod.RESOURCES, no_effect("one data plane serves every model"), "What the model may use."),
         storageUri=Field(Text(), about="Where the model's files are."),
-        storage=Field(_STORAGE, not_yet("the storage Secret is not read", "write the whole address in storageUri")),
+        storage=Field(_STORAGE, about="An entry of the storage Secret, here `ONDOL_STORAGE_<KEY>`, and a path in it."),
         runtimeVersion=Field(Text(), refused("the model decides what it needs; there is one runtime")),
     )
 

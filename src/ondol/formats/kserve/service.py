@@ -90,7 +90,7 @@ PREDICTOR_FIELDS: dict[str, Field] = component.component(
         "model": Field(model.model(), about="A model and its format."),
         **{name: model.framework(name) for name in model.FRAMEWORKS},
         "containers": Field(ListOf(pod.custom_container()), about="A server of your own, as a process."),
-        "storageUris": Field(component.STORAGE_URIS, not_yet("one model, one `model.storageUri`")),
+        "storageUris": Field(component.STORAGE_URIS, about="Several addresses, each in a folder of its own."),
         "name": Field(
             Text(pattern=NAME), not_yet("variants are named by `spec.canary[]`, which is not honoured"), "The variant."
         ),
@@ -106,7 +106,7 @@ _TRANSFORMER = Object(
     component.component(
         {
             "containers": Field(ListOf(pod.custom_container()), about="The transformer's server."),
-            "storageUris": Field(component.STORAGE_URIS, not_yet("one model, one `model.storageUri`")),
+            "storageUris": Field(component.STORAGE_URIS, about="Several addresses, each in a folder of its own."),
         }
     ),
     rules=(partial(_one_of, ("containers",)), _custom_rules, *component.EXTENSION_RULES),
@@ -125,7 +125,7 @@ _EXPLAINER = Object(
                 refused("the ART explainer is an image", "give a container of your own"),
             ),
             "containers": Field(ListOf(pod.custom_container()), about="The explainer's server."),
-            "storageUris": Field(component.STORAGE_URIS, not_yet("one model, one `model.storageUri`")),
+            "storageUris": Field(component.STORAGE_URIS, about="Several addresses, each in a folder of its own."),
         }
     ),
     rules=(partial(_one_of, ("containers", "art")), _custom_rules, *component.EXTENSION_RULES),
