@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import lightgbm
 import numpy as np
 import pytest
+import xgboost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -27,8 +29,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from ondol.serving import describing
-from ondol.serving.engines import compiled
+from ondol.serving import describing, loading
+from ondol.serving.engines import boosted, compiled
 from ondol.serving.engines.base import Original
 from ondol.serving.loading import Artifact
 
@@ -100,6 +102,46 @@ def test_forests_are_the_same_to_the_last_bit() -> None:
         assert engine is not None
         for size in (1, 2, 33, 400):
             assert (engine.predict_proba(X[:size]) == MODELS[name].predict_proba(X[:size])).all(), name
+
+
+BOOSTERS: dict[str, Any] = {
+    "xgboost": xgboost.XGBClassifier(n_estimators=20, n_jobs=1).fit(HOLES, Y2),
+    "xgboost, three classes": xgboost.XGBClassifier(n_estimators=20, n_jobs=1).fit(X, RNG.integers(0, 3, 400)),
+    "xgboost regressor": xgboost.XGBRegressor(n_estimators=20, n_jobs=1).fit(HOLES, X[:, 0]),
+    "xgboost, counts": xgboost.XGBRegressor(n_estimators=20, n_jobs=1, objective="count:poisson").fit(
+        X, np.abs(X[:, 5])
+    ),
+    "lightgbm": lightgbm.LGBMClassifier(n_estimators=20, n_jobs=1, verbose=-1).fit(HOLES, Y3),
+    "lightgbm regressor": lightgbm.LGBMRegressor(n_estimators=20, n_jobs=1, verbose=-1).fit(HOLES, X[:, 0]),
+}
+
+
+@pytest.mark.parametrize("name", BOOSTERS)
+@settings(max_examples=6, deadline=None)
+@given(
+    rows=hnp.arrays(
+        np.float64, st.tuples(st.integers(1, 40), st.just(6)), elements=st.floats(-1e4, 1e4) | st.just(np.nan)
+    ),
+    seed=st.integers(0, 2**20),
+)
+def test_boosters_say_the_same_joined_and_natively(name: str, rows: Any, seed: int) -> None:
+    model = BOOSTERS[name]
+    spec = describing.describe(loading.adapted(model))
+    engine = boosted.compile_model(model)
+    assert engine is not None
+    edges = compiled.sample_rows(model, spec, thresholds=engine.thresholds())[seed % 200 :][:40]
+    for engine.most_joined_rows in (0, 1000):
+        for part in (rows, edges):
+            assert not compiled.difference(Original(model), engine, part, compiled.has_probabilities(model))
+
+
+def test_an_xgboost_model_that_stopped_early_predicts_with_its_best_round() -> None:
+    model = xgboost.XGBRegressor(n_estimators=60, n_jobs=1, early_stopping_rounds=3, learning_rate=1.0)
+    model.fit(X, X[:, 0] + RNG.normal(size=400), eval_set=[(X, RNG.normal(size=400))], verbose=False)
+    assert model.best_iteration < len(model.get_booster().get_dump()) - 1
+    choice = compiled.choose(model, describing.describe(loading.adapted(model)))
+    assert not choice.engine.exact, choice.reason
+    assert np.array_equal(choice.engine.predict(X), model.predict(X))
 
 
 def test_a_large_batch_goes_another_way_to_the_same_answer() -> None:

@@ -106,7 +106,7 @@ def open_file(file: Path, how: How) -> Artifact:
     if container == "pickle":
         return _unpickled(file, how.safe)
     if container == "skops":
-        return _adapted(pickled.load(file, is_pickle=False))
+        return adapted(pickled.load(file, is_pickle=False))
     return _OPENERS[how.model_format](file, how)
 
 
@@ -114,7 +114,7 @@ def _unpickled(file: Path, safe: bool) -> Artifact:
     if safe:
         raise refuse_pickle(file)
     report = pickles.check(file)
-    artifact = _adapted(pickled.load(file, is_pickle=True))
+    artifact = adapted(pickled.load(file, is_pickle=True))
     foreign = [name for name in report.packages if name not in _KNOWN_PACKAGES]
     notes = [f"the pickle imports {', '.join(foreign)}"] if foreign else []
     notes += [] if report.complete else ["the pickle's imports could not be listed to its end"]
@@ -131,7 +131,7 @@ def refuse_pickle(file: Path) -> errors.RefusedError:
     )
 
 
-def _adapted(model: Any) -> Artifact:
+def adapted(model: Any) -> Artifact:
     """Return an unpickled model, with its library's own adapter where there is one."""
     top, kind = type(model).__module__.partition(".")[0], type(model).__name__
     if top == "xgboost" and hasattr(model, "get_booster"):

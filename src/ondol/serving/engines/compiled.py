@@ -1,13 +1,14 @@
 """Choosing the engine of a model: compile it where we can, believe it only after a self-test, else run the original.
 
 The self-test asks both for the same rows: random ones, the input example, and for trees rows that sit exactly on split
-thresholds and one float beside them, where float32 rounding shows. Labels must be equal; numbers within 1e-9.
+thresholds and one float beside them, where float32 rounding shows. Labels must be equal; numbers within 1e-9, or what
+an engine of float32 sums says of itself.
 """
 
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondol.serving import inputs
-from ondol.serving.engines import histogram, linear, steps, trees
-from ondol.serving.engines.base import Engine, Matrix, Original
+from ondol.serving.engines import boosted, histogram, linear, steps, trees
+from ondol.serving.engines.base import Engine, Matrix, Original, median_us
 from ondol.serving.inputs import InputSpec
 
 log = logging.getLogger("ondol.serving")
@@ -70,14 +71,14 @@ def choose(model: Any, spec: InputSpec, example: Any = None, name: str = "") -> 
 
 def _choose(model: Any, spec: InputSpec, example: Any, name: str) -> Choice:
     original = Original(model)
-    rows = sample_rows(model, spec, example)
-    if spec.frame or spec.n_features == 0:
+    if spec.frame or spec.kinds or spec.n_features == 0:
         return Choice(original, "models of named or unknown columns run as they are")
     try:
         candidate = compile_model(model)
     except (AttributeError, TypeError, ValueError, ImportError, IndexError, KeyError) as error:
         candidate = None
         log.warning("%s: cannot be compiled (%s: %s); the original runs", name, type(error).__name__, error)
+    rows = sample_rows(model, spec, example, thresholds=_thresholds(model, candidate))
     if candidate is None:
         return _measured(Choice(original, f"{_kind(model)} has no compiled form"), rows)
     if trouble := difference(original, candidate, rows, has_probabilities(model)):
@@ -96,7 +97,12 @@ def compile_model(model: Any) -> Engine | None:
         if engine is None or any(step is None for step in compiled):
             return None
         return steps.Chain([step for step in compiled if step is not None], engine) if compiled else engine
-    return linear.compile_model(model) or trees.compile_model(model) or histogram.compile_model(model)
+    return (
+        linear.compile_model(model)
+        or trees.compile_model(model)
+        or histogram.compile_model(model)
+        or boosted.compile_model(model)
+    )
 
 
 def has_probabilities(model: Any) -> bool:
@@ -110,13 +116,22 @@ def _kind(model: Any) -> str:
     return type(model).__name__
 
 
-def sample_rows(model: Any, spec: InputSpec, example: Any = None, count: int = TEST_ROWS) -> Matrix:
-    """Return rows to try a model on: random, on thresholds, the example, and with nulls where they are taken."""
+def sample_rows(
+    model: Any,
+    spec: InputSpec,
+    example: Any = None,
+    count: int = TEST_ROWS,
+    thresholds: Mapping[int, NDArray[np.float64]] | None = None,
+) -> Matrix:
+    """Return rows to try a model on: random, on thresholds, the example, and with nulls where they are taken.
+
+    :param thresholds: where it splits, by column; None: looked for in the model.
+    """
     generator = np.random.default_rng(0)
     width = max(1, spec.n_features)
     scales = 10.0 ** generator.integers(-2, 4, size=(count, 1))
     rows = generator.normal(size=(count, width)) * scales
-    known = _thresholds(model)
+    known = _thresholds(model, None) if thresholds is None else thresholds
     for column, values in known.items():
         if column < width and len(values):
             picked = generator.choice(values, size=count)
@@ -132,8 +147,10 @@ def sample_rows(model: Any, spec: InputSpec, example: Any = None, count: int = T
     return np.ascontiguousarray(rows)
 
 
-def _thresholds(model: Any) -> dict[int, NDArray[np.float64]]:
-    """Return the split thresholds per column of a tree model, or of a pipeline that ends in one."""
+def _thresholds(model: Any, candidate: Engine | None) -> dict[int, NDArray[np.float64]]:
+    """Return the split thresholds per column: as the compiled form says, or of a tree model or a pipeline's last."""
+    if isinstance(candidate, boosted.BoostedEngine):
+        return candidate.thresholds()
     last = model.steps[-1][1] if type(model).__name__ == "Pipeline" else model
     found: dict[int, list[NDArray[np.float64]]] = {}
     estimators = np.ravel(getattr(last, "estimators_", [])) if hasattr(last, "estimators_") else [last]
@@ -154,6 +171,7 @@ def _thresholds(model: Any) -> dict[int, NDArray[np.float64]]:
 
 def difference(original: Engine, candidate: Engine, rows: Matrix, probabilities: bool) -> str:
     """Return how two engines differ on the rows, in batches of several sizes; empty when they do not."""
+    tolerance = getattr(candidate, "tolerance", TOLERANCE)
     sizes = (1, 1, 2, 7, 32, len(rows))
     start = 0
     for size in sizes:
@@ -163,13 +181,13 @@ def difference(original: Engine, candidate: Engine, rows: Matrix, probabilities:
         if ours.shape != theirs.shape or ours.dtype.kind != theirs.dtype.kind:
             return f"shape or type {ours.shape} {ours.dtype} instead of {theirs.shape} {theirs.dtype}"
         if theirs.dtype.kind == "f":
-            if not np.allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+            if not np.allclose(ours, theirs, rtol=tolerance, atol=tolerance, equal_nan=True):
                 return f"values differ by up to {np.max(np.abs(ours - theirs)):.3g}"
         elif not (ours == theirs).all():
             return f"{int((ours != theirs).sum())} of {len(part)} labels differ"
         if probabilities:
             gap = float(np.max(np.abs(candidate.predict_proba(part) - original.predict_proba(part))))
-            if not gap <= TOLERANCE:
+            if not gap <= tolerance:
                 return f"probabilities differ by up to {gap:.3g}"
     return ""
 
@@ -178,18 +196,7 @@ def _measured(choice: Choice, rows: Matrix) -> Choice:
     """Return the choice with its costs measured, which also warms the engine up."""
     predict = choice.engine.predict
     one, many = rows[-1:], rows[-min(32, len(rows)) :]
-    one_us = _fastest(lambda: predict(one))
-    many_us = _fastest(lambda: predict(many))
+    one_us = median_us(lambda: predict(one))
+    many_us = median_us(lambda: predict(many))
     per_row = max(0.0, many_us - one_us) / max(1, len(many) - 1)
     return Choice(choice.engine, choice.reason, choice.tested_rows, one_us, per_row)
-
-
-def _fastest(call: Any, most_seconds: float = 0.1) -> float:
-    """Return the median microseconds of a call, tried for at most a tenth of a second."""
-    times: list[float] = []
-    begin = time.perf_counter()
-    while len(times) < 3 or (len(times) < 30 and time.perf_counter() - begin < most_seconds):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times)) * 1e6

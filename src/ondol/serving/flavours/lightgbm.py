@@ -54,7 +54,7 @@ class Booster:
     """A booster that takes a matrix, in one thread."""
 
     def __init__(self, booster: Any) -> None:
-        self.booster = booster
+        self.native_booster = booster
 
     def predict(self, rows: Any) -> NDArray[Any]:
-        return np.asarray(self.booster.predict(rows, num_threads=1))
+        return np.asarray(self.native_booster.predict(rows, num_threads=1))

@@ -75,8 +75,8 @@ class Booster:
 
     def __init__(self, library: Any, booster: Any) -> None:
         self._library = library
-        self.booster = booster
+        self.native_booster = booster
 
     def predict(self, rows: Any) -> NDArray[Any]:
-        matrix = self._library.DMatrix(rows, feature_names=self.booster.feature_names, nthread=1)
-        return np.asarray(self.booster.predict(matrix))
+        matrix = self._library.DMatrix(rows, feature_names=self.native_booster.feature_names, nthread=1)
+        return np.asarray(self.native_booster.predict(matrix))
