@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from starlette.types import ASGIApp
 
 from ondol.api.kubernetes.door import KubernetesDoor
 from ondol.app import kubeconfig, listen
@@ -26,10 +27,10 @@ ISVC = "/apis/serving.kserve.io/v1beta1/namespaces/default/inferenceservices"
 
 
 @contextmanager
-def door(store: Store) -> Iterator[str]:
+def door(store: Store, wrapped: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> Iterator[str]:
     """Serve a store's resources and yield the URL that a kubeconfig names."""
     listening = listen.bind(Address("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(KubernetesDoor(store), log_level="warning", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(wrapped(KubernetesDoor(store)), log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:
@@ -61,10 +62,10 @@ def client(url: str) -> httpx.Client:
 class Kubectl:
     """The real kubectl against one server, with a home of its own."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, key: str = "") -> None:
         self._folder = folder
         self.config = folder / "kubeconfig"
-        kubeconfig.write(self.config, url, "")
+        kubeconfig.write(self.config, url, key)
 
     def __call__(self, *arguments: str, text: str = "", expect: int = 0, **environment: str) -> str:
         """Run it and return what it printed, errors after output."""

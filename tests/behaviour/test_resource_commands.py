@@ -111,7 +111,7 @@ def test_the_kubeconfig_has_the_key_where_one_is_demanded(home: Settings) -> Non
     assert path.stat().st_mode & 0o777 == 0o600
     server = reading.load(path)
     assert (server.url, server.headers) == ("http://127.0.0.1:5000/k8s", {"Authorization": "Bearer se'cret\""})
-    assert "se'cret" not in repr(server)
+    assert "cret" not in repr(server)
     kubeconfig.write_for(home)
     assert reading.load(path).headers == {}
 

@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from tests.behaviour import kubernetes_tools
 from tests.behaviour.kubernetes_tools import Kubectl
 
+from ondol.api.admin.guard import Guard
+from ondol.base.settings import Address, Settings
 from ondol.store import resources
 from ondol.store.connection import Store
 
@@ -158,3 +161,14 @@ def test_the_kserve_client_works_unmodified(url: str, kubectl: Kubectl, store: S
     client.delete("delay", namespace="kubeflow")
     with pytest.raises(RuntimeError, match="404"):
         client.get("delay", namespace="kubeflow")
+
+
+@pytest.mark.slow
+def test_kubectl_and_kserve_send_the_key_where_one_is_demanded(home: Settings, store: Store, tmp_path: Path) -> None:
+    guarded = replace(home, control=Address("0.0.0.0", 0), api_key="k:e@y/")
+    with kubernetes_tools.door(store, lambda app: Guard(app, guarded)) as url:
+        assert Kubectl(url, tmp_path, "k:e@y/")("get", "ns", "default", "-o", "name") == "namespace/default\n"
+        kserve: Any = pytest.importorskip("kserve")
+        client = kserve.KServeClient(config_file=str(tmp_path / "kubeconfig"))
+        assert client.get(namespace="default")["items"] == []
+        assert "provide credentials" in Kubectl(url, tmp_path)("get", "ns", expect=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 from ondol.base.settings import Address, Settings
 
@@ -26,7 +27,14 @@ def server_of(control: Address) -> str:
 
 
 def write(path: Path, server: str, token: str) -> None:
-    """Write a kubeconfig, whole or not at all, readable by its owner only when it holds a key."""
+    """Write a kubeconfig, whole or not at all, readable by its owner only: it may hold a key.
+
+    The key stands there twice. Python's clients send the token; kubectl sends none without TLS, but does send what
+    stands in the URL.
+    """
+    if token:
+        scheme, _, rest = server.partition("://")
+        server = f"{scheme}://{CONTEXT}:{quote(token, safe='')}@{rest}"
     user = f"{{token: {json.dumps(token)}}}" if token else "{}"
     text = f"""\
 # Written by `ondol up`. Use it with: kubectl --kubeconfig {path}

@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import httpx
 import yaml
@@ -75,8 +76,19 @@ def load(file: Path, context: str = "") -> Server:
     url = str(cluster.get("server", "")).rstrip("/")
     if not url.startswith(("http://", "https://")):
         raise _wrong(f"the cluster's server is {url!r}", file)
+    url, user = _credentials_in(url, user)
     verify = _tls(cluster, user, file.parent) if url.startswith("https://") else True
     return Server(url, str(chosen.get("namespace") or "default"), name, _headers(user, file.parent), verify)
+
+
+def _credentials_in(url: str, user: Json) -> tuple[str, Json]:
+    """Return the URL without the name and password it may have, and the user with them unless it has a token."""
+    parts = urlsplit(url)
+    if not parts.username:
+        return url, user
+    plain = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    pair = {"username": unquote(parts.username), "password": unquote(parts.password or "")}
+    return plain, {**pair, **user}
 
 
 def _read(file: Path) -> Json:
