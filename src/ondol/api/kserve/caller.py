@@ -16,6 +16,7 @@ from ondol.rollout import units
 from ondol.serving import inputs
 
 RequestHeaders = dict[bytes, bytes]
+NEVER = float("inf")
 _GRPC_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
@@ -57,15 +58,20 @@ class Callers:
         :param given: the id in the request's body, if any.
         :raises InputError: INP-201 for ids that do not fit the rows, INP-373 for a timeout that is none.
         """
-        timeout = timeout_of(headers)
-        listed = headers.get(b"x-request-ids")
+        get = headers.get
+        timed = get(b"x-request-timeout") is not None or get(b"grpc-timeout") is not None
+        timeout = timeout_of(headers) if timed else NEVER
+        listed = get(b"x-request-ids")
         if listed is not None:
             named = [one.strip() for one in listed.decode("utf-8", "replace").split(",")]
             if len(named) != rows or not all(named):
                 way_out = "Send one id per row, separated by commas."
                 raise inputs.wrong(f"{len(named)} ids for {rows} rows", "x-request-ids", "INP-201", way_out)
             return Caller(named, "", True, True, timeout)
-        unit, own = _text(headers, "x-ondol-unit"), _text(headers, "x-request-id")
+        unit, own = (
+            get(b"x-ondol-unit", b"").decode("utf-8", "replace"),
+            get(b"x-request-id", b"").decode("utf-8", "replace"),
+        )
         if not unit and route.unit:
             unit = units.find(route.unit, partial(_text, headers), body)
         identifier = own or given or f"{self._prefix}{next(self._numbers)}"
@@ -81,17 +87,14 @@ def timeout_of(headers: RequestHeaders) -> float:
 
     :raises InputError: INP-373 when a header is there and is no time.
     """
-    seconds = headers.get(b"x-request-timeout")
-    short = headers.get(b"grpc-timeout")
-    if seconds is None and short is None:
-        return float("inf")
-    found = float("inf")
+    seconds, short = headers.get(b"x-request-timeout"), headers.get(b"grpc-timeout")
+    found = NEVER
     if seconds is not None:
         try:
             found = float(seconds)
         except ValueError:
             raise _no_time(seconds, "x-request-timeout", "Send seconds, like 0.5.") from None
-        if not 0 < found < float("inf"):
+        if not 0 < found < NEVER:
             raise _no_time(seconds, "x-request-timeout", "Send seconds, like 0.5.")
     if short is not None:
         match = _GRPC_TIMEOUT.fullmatch(short)
