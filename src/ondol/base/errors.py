@@ -121,3 +121,5 @@ class RefusedError(OndolError):
 
     default_code = "REF-001"
     http_status = 403
+    retry_after: float = 0.0
+    """Seconds after which another try may succeed; 0: not known."""

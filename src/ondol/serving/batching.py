@@ -2,7 +2,8 @@
 
 Cheap work runs on the event loop, once per turn of the loop, for all requests that arrived in that turn. Work that
 would hold the loop goes to the model's own thread; what arrives meanwhile is the next batch. No timer delays anybody.
-The queue is bounded by time: a request that could not be answered before its deadline is refused at the door.
+The queue is bounded by time: a request that could not be answered before its deadline, given what is before it and how
+long the model takes, is refused at the door. One that finds nobody before it is always tried.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ondol.base import errors
 from ondol.serving import describing
 from ondol.serving.engines.compiled import Choice
 from ondol.serving.inputs import InputSpec
+from ondol.serving.service_time import ServiceTime
 
 Rows = list[list[Any]]
 Done = Callable[[list[Any] | None, Exception | None], None]
@@ -57,20 +59,30 @@ class Batcher:
         self._inline_rows = _rows_within(choice, INLINE_BATCH_US) if 0 < choice.one_row_us < INLINE_ONE_ROW_US else 0
         self._most = most_waiting_rows
         self._turn: list[Job] = []
+        self._turn_rows = 0
         self._queue: deque[Job] = deque()
         self._pool: ThreadPoolExecutor | None = None
         self._busy = False
         self._closing = False
-        self._row_seconds = max(choice.estimate_us(32) / 32, 1.0) * 1e-6  # kept up to date by what is measured
+        self._time = ServiceTime(choice)
+        self._queued_rows = 0
+        self._busy_until = 0.0
+        """When the batch in the thread should be done, on the monotonic clock."""
+
         self.most_jobs = 0
         """Requests at once in the model (KServe's containerConcurrency); 0: no limit."""
 
         self.waiting_rows = 0
         """Rows that are queued or being computed."""
 
-    def expected_wait(self) -> float:
-        """Return the seconds a request that comes now would wait for the rows before it."""
-        return self.waiting_rows * self._row_seconds
+    def expected_seconds(self, rows: int) -> float:
+        """Return how long a request of so many rows would wait for its answer if it came now."""
+        if rows <= self._inline_rows:
+            return self._time.of(self._turn_rows + rows)
+        total = self._queued_rows + rows
+        batches = -(-(len(self._queue) + 1) // self.most_jobs) if self.most_jobs else -(-total // MAX_BATCH_ROWS)
+        running = max(self._busy_until - time.monotonic(), 0.0) if self._busy else 0.0
+        return running + self._time.of(total, batches)
 
     def submit(self, job: Job) -> bool:
         """Take a job; `job.done(predictions, error)` is called on the event loop, never before this returns.
@@ -80,23 +92,31 @@ class Batcher:
         :raises RefusedError: REF-020 when the queue is full or the deadline cannot be met.
         """
         count = len(job.rows)
-        wait = self.waiting_rows * self._row_seconds
-        if self.waiting_rows and (self.waiting_rows + count > self._most or time.monotonic() + wait > job.deadline):
-            raise errors.RefusedError(
-                f"too busy: {self.waiting_rows} rows are waiting",
-                way_out=f"Try again in {max(1, round(wait))} s.",
-                code="REF-020",
-            )
+        if self.waiting_rows:
+            seconds = self.expected_seconds(count)
+            if self.waiting_rows + count > self._most or time.monotonic() + seconds > job.deadline:
+                raise self._too_busy(seconds)
         self.waiting_rows += count
         if count <= self._inline_rows:
             self._turn.append(job)
+            self._turn_rows += count
             if len(self._turn) == 1:
                 asyncio.get_running_loop().call_soon(self._run_turn)
             return True
         self._queue.append(job)
+        self._queued_rows += count
         if not self._busy:
             self._next()
         return False
+
+    def _too_busy(self, seconds: float) -> errors.RefusedError:
+        refused = errors.RefusedError(
+            f"too busy: {self.waiting_rows} rows are waiting, an answer would take {seconds:.3g} s",
+            way_out=f"Try again in {max(1, round(seconds))} s.",
+            code="REF-020",
+        )
+        refused.retry_after = seconds
+        return refused
 
     def close(self) -> None:
         """Let the thread go once its work is done; a late job would start another."""
@@ -106,7 +126,7 @@ class Batcher:
             self._pool = None
 
     def _run_turn(self) -> None:
-        jobs, self._turn = self._turn, []
+        jobs, self._turn, self._turn_rows = self._turn, [], 0
         if self.waiting_rows > self._inline_rows or self.most_jobs:
             for part in self._cut(jobs):
                 self._deliver(part, self._compute(part))
@@ -131,6 +151,7 @@ class Batcher:
         rows, now, most = 0, time.monotonic(), self.most_jobs or MAX_BATCH_ROWS
         while self._queue and len(jobs) < most and (not jobs or rows + len(self._queue[0].rows) <= MAX_BATCH_ROWS):
             job = self._queue.popleft()
+            self._queued_rows -= len(job.rows)
             if job.deadline < now:  # nobody waits for it any more
                 self.waiting_rows -= len(job.rows)
                 job.done(None, TimeoutError())
@@ -144,13 +165,13 @@ class Batcher:
         self._busy = True
         loop = asyncio.get_running_loop()
         started = time.perf_counter()
+        self._busy_until = now + self._time.of(rows)
         future = loop.run_in_executor(self._pool, self._compute, jobs)
         future.add_done_callback(lambda done: self._finished(jobs, rows, started, done))
 
     def _finished(self, jobs: list[Job], rows: int, started: float, future: asyncio.Future[Any]) -> None:
         self._busy = False
-        spent = (time.perf_counter() - started) / rows
-        self._row_seconds += 0.2 * (spent - self._row_seconds)
+        self._time.learn(rows, time.perf_counter() - started)
         self._deliver(jobs, future.result())
         if self._queue:
             self._next()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -50,10 +51,15 @@ def body_of(error: errors.OndolError) -> bytes:
     return _encode({"error": error.message, "field": error.where, "way_out": error.way_out, "code": error.code})
 
 
+def retry_after(error: errors.OndolError) -> int:
+    """Return after how many whole seconds a client may try again; at least 1."""
+    return max(1, math.ceil(getattr(error, "retry_after", 0.0)))
+
+
 def refuse(reply: Reply, error: errors.OndolError, headers: Headers | None = None) -> int:
     """Answer with an error and return its status."""
     status = status_of(error)
-    extra = [(b"retry-after", b"1")] if status in (429, 503) else []
+    extra = [(b"retry-after", b"%d" % retry_after(error))] if status in (429, 503) else []
     reply(status, body_of(error), [JSON, *extra, *(headers or [])])
     return status
 
