@@ -113,6 +113,13 @@ def running(settings: Settings, store: Store, grpc: bool = False) -> Iterator[Pl
             process.wait(READY_SECONDS)
 
 
+@contextmanager
+def clients(url: str) -> Iterator[tuple[httpx.Client, httpx.Client]]:
+    """Give two clients with connections of their own."""
+    with httpx.Client(base_url=url, timeout=60.0) as one, httpx.Client(base_url=url, timeout=60.0) as other:
+        yield one, other
+
+
 def _ready(client: httpx.Client) -> bool:
     try:
         return client.get("/readyz").status_code == 200

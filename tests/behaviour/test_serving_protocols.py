@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
+import threading
+import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -330,3 +335,76 @@ def _arms(plane: Plane) -> set[str]:
 def test_ids_must_match_the_rows(plane: Plane) -> None:
     answer = plane.predict("linear", X[:3].tolist(), x_request_ids="a,b")
     assert (answer.status_code, answer.json()["field"]) == (400, "x-request-ids")
+
+
+def test_health_answers_while_a_large_request_is_read_and_computed(plane: Plane) -> None:
+    """60,000 rows take seconds; the probe is asked after they were sent and must be answered before they are."""
+    body = {"instances": serving_tools.matrix(60_000, COLUMNS).tolist()}
+    answered: list[float] = []
+    with serving_tools.clients(plane.settings.data.url) as (slow, quick):
+        large = threading.Thread(target=lambda: answered.append(_seconds(slow, "/v1/models/forest:predict", body)))
+        large.start()
+        alive = 0
+        while large.is_alive():
+            assert quick.get("/livez").status_code == 200
+            alive += large.is_alive()
+    assert answered
+    assert alive >= 3
+
+
+def _seconds(client: httpx.Client, path: str, body: Any) -> float:
+    started = time.monotonic()
+    assert client.post(path, json=body).status_code == 200
+    return time.monotonic() - started
+
+
+def test_a_callers_deadline_is_kept(plane: Plane) -> None:
+    body = {"instances": serving_tools.matrix(20_000, COLUMNS).tolist()}
+    late = plane.client.post("/v1/models/forest:predict", json=body, headers={"x-request-timeout": "0.001"})
+    assert (late.status_code, late.json()["code"]) == (504, "STA-020")
+    for name, value in (("x-request-timeout", "soon"), ("x-request-timeout", "-1"), ("grpc-timeout", "5 m")):
+        wrong = plane.client.post(
+            "/v1/models/linear:predict", json={"instances": [X[0].tolist()]}, headers={name: value}
+        )
+        assert (wrong.status_code, wrong.json()["field"], wrong.json()["code"]) == (400, name, "INP-373")
+
+
+def test_compressed_bodies_are_read_within_the_limit(plane: Plane) -> None:
+    body = json.dumps({"instances": X[:2].tolist()}).encode()
+    url, headers = "/v1/models/linear:predict", {"content-type": "application/json"}
+    for encoding, data in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body))):
+        answer = plane.client.post(url, content=data, headers={**headers, "content-encoding": encoding})
+        assert answer.json() == {"predictions": LINEAR.predict(X[:2]).tolist()}
+    bomb = gzip.compress(b" " * (65 * 1024 * 1024))
+    assert plane.client.post(url, content=bomb, headers={**headers, "content-encoding": "gzip"}).status_code == 413
+    for encoding, data in (("gzip", body), ("gzip", gzip.compress(body)[:-4]), ("br", body)):
+        answer = plane.client.post(url, content=data, headers={**headers, "content-encoding": encoding})
+        assert (answer.status_code, answer.json()["code"]) == (400, "INP-374")
+
+
+@settings(max_examples=1000, deadline=None)
+@given(
+    length=st.integers(-2, 200) | st.none(),
+    size=st.integers(-9, 90) | st.none() | st.text(max_size=2),
+    datatype=st.sampled_from(["FP64", "FP32", "FP16", "INT8", "BOOL", "BYTES", "X"]),
+    shape=st.just([1, COLUMNS]) | st.lists(st.integers(-1, 6), max_size=3),
+    tail=st.binary(max_size=50) | st.just(X[0].tobytes()),
+)
+def test_malformed_binary_tensors_are_refused(
+    plane: Plane, length: int | None, size: Any, datatype: str, shape: list[int], tail: bytes
+) -> None:
+    parameters = {} if size is None else {"binary_data_size": len(tail) if size == 90 else size}
+    tensor = {"name": "x", "shape": shape, "datatype": datatype, "parameters": parameters}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    declared = len(head) if length is None else length
+    headers = {"inference-header-content-length": str(declared), "content-type": "application/octet-stream"}
+    answer = plane.client.post("/v2/models/linear/infer", content=head + tail, headers=headers)
+    if answer.status_code == 200:
+        assert declared == len(head)
+        assert shape[1:] == [COLUMNS]
+        size_of_json = int(answer.headers["inference-header-content-length"])
+        (output,) = json.loads(answer.content[:size_of_json])["outputs"]
+        assert output["parameters"]["binary_data_size"] == len(answer.content) - size_of_json == 8 * shape[0]
+    else:
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["code"].startswith("INP-")

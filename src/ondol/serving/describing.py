@@ -18,6 +18,9 @@ _TREES = ("RandomForest", "ExtraTree", "DecisionTree", "GradientBoosting")  # pr
 _DATATYPES = {"double": "FP64", "float": "FP32", "long": "INT64", "integer": "INT32", "boolean": "BOOL"}
 """V2's names of MLflow's number types."""
 
+_ROWS_AT_ONCE = 2_048
+"""numpy holds the interpreter while it converts a list."""
+
 _FRAME_DTYPES = {"FP32": np.float32, "INT64": np.int64, "INT32": np.int32, "BOOL": np.bool_}
 
 
@@ -169,7 +172,11 @@ def _survives_null(
 def as_rows(rows: list[list[Any]], spec: InputSpec) -> Any:
     """Return checked rows as the model wants them: a float64 matrix (objects when there is text), or a data frame."""
     if not spec.frame:
-        return np.array(rows, dtype=object if spec.kinds else np.float64)
+        dtype: Any = object if spec.kinds else np.float64
+        if len(rows) <= _ROWS_AT_ONCE:
+            return np.array(rows, dtype=dtype)
+        starts = range(0, len(rows), _ROWS_AT_ONCE)
+        return np.concatenate([np.array(rows[start : start + _ROWS_AT_ONCE], dtype=dtype) for start in starts])
     import pandas as pd
 
     columns = list(zip(*rows, strict=True))

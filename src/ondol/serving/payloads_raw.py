@@ -20,6 +20,7 @@ DTYPES = {
 }  # fmt: skip
 """numpy's type of every fixed-size datatype that has one."""
 
+_AT_ONCE = 65_536
 _LENGTH = struct.Struct("<I")
 
 
@@ -41,8 +42,7 @@ def decode(datatype: str, raw: bytes | memoryview, count: int, path: str) -> lis
             place = int(np.argmax(values > 1))
             raise inputs.wrong(f"byte {int(values[place])} is no BOOL", f"{path}[{place}]", "INP-204")
         values = values.astype(np.float64)
-    found: list[Any] = _with_nulls(values) if values.dtype.kind == "f" else values.tolist()
-    return found
+    return _with_nulls(values) if values.dtype.kind == "f" else _listed(values)
 
 
 def _fixed(raw: bytes | memoryview, dtype: str, count: int, datatype: str, path: str) -> Any:
@@ -52,8 +52,16 @@ def _fixed(raw: bytes | memoryview, dtype: str, count: int, datatype: str, path:
     return np.frombuffer(raw, dtype)
 
 
+def _listed(values: Any) -> list[Any]:
+    """Return an array as a list, piece by piece: numpy holds the interpreter while it converts."""
+    found: list[Any] = []
+    for start in range(0, len(values), _AT_ONCE):
+        found += values[start : start + _AT_ONCE].tolist()
+    return found
+
+
 def _with_nulls(values: Any) -> list[Any]:
-    found: list[Any] = values.astype(np.float64).tolist()
+    found = _listed(values.astype(np.float64))
     return found if not np.isnan(values).any() else [None if value != value else value for value in found]
 
 

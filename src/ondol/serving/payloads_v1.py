@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ondol.serving import inputs
+from ondol.serving import inputs, pieces
 from ondol.serving.inputs import FLOAT64_MAX, InputSpec
 
 Rows = list[list[Any]]
@@ -30,14 +30,14 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def read(body: bytes, spec: InputSpec) -> tuple[Rows, str]:
-    """Return the rows, each a list of values in column order, and the instances as JSON text.
+    """Return the rows, each a list of values in column order, and the instances as JSON text (too long: empty).
 
     :raises InputError: naming the field that is wrong.
     """
     raw = _instances(body)
     if not spec.frame and not spec.kinds:
         try:
-            rows: Rows = (_NUMBERS_OR_NULL if spec.any_null else _NUMBERS).decode(raw)
+            rows: Rows = pieces.decode(raw, _NUMBERS_OR_NULL if spec.any_null else _NUMBERS, b"]")
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return _slowly(raw, spec), _text(raw)
         if _fits(rows, spec):
@@ -61,7 +61,7 @@ def _fits(rows: Rows, spec: InputSpec) -> bool:
 
 
 def _text(raw: msgspec.Raw) -> str:
-    return bytes(raw).decode()
+    return bytes(raw).decode() if len(raw) <= inputs.MAX_FEATURES_CHARS else ""
 
 
 def _instances(body: bytes) -> msgspec.Raw:
@@ -120,6 +120,6 @@ def rows_of(instances: Any, spec: InputSpec, where: str) -> Rows:
 encode = _ENCODER.encode
 
 
-def write(predictions: list[Any]) -> bytes:
-    """Return the answer's body."""
+def write_answer(predictions: list[Any], _: Any = None) -> bytes:
+    """Return the answer's body; it says nothing of the model."""
     return _ENCODER.encode({"predictions": predictions})

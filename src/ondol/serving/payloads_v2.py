@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ondol.base import errors
-from ondol.serving import inputs, payloads_raw
+from ondol.serving import inputs, payloads_raw, pieces
 from ondol.serving.inputs import InputSpec
 
 Json = dict[str, Any]
@@ -59,7 +59,7 @@ class _Fast(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
-    data: list[float]
+    data: msgspec.Raw
     parameters: Json | None = None
 
 
@@ -70,6 +70,7 @@ class _FastBody(msgspec.Struct):
     outputs: list[RequestedOutput] | None = None
 
 
+_NUMBERS = msgspec.json.Decoder(list[float])
 _FAST = msgspec.json.Decoder(_FastBody)
 _SLOW = msgspec.json.Decoder(Body)
 
@@ -82,12 +83,11 @@ def read(body: bytes, spec: InputSpec) -> tuple[Rows, Body | _FastBody]:
     if not spec.frame:
         try:
             fast = _FAST.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            pass
-        else:
             rows = _quickly(fast, spec)
-            if rows is not None:
-                return rows, fast
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            rows = None
+        if rows is not None:
+            return rows, fast
     request = _decode(body)
     return rows_of(request, [None] * len(request.inputs), spec), request
 
@@ -132,10 +132,11 @@ def _quickly(request: _FastBody, spec: InputSpec) -> Rows | None:
     if len(request.inputs) != 1:
         return None
     tensor = request.inputs[0]
-    data, shape, width = tensor.data, tensor.shape, spec.n_features
-    if tensor.datatype != "FP64" or len(shape) != 2 or not data or not width or shape[1] != width:
+    shape, width = tensor.shape, spec.n_features
+    if tensor.datatype != "FP64" or len(shape) != 2 or not width or shape[1] != width:
         return None
-    if shape[0] * width != len(data) or not -spec.limit <= min(data) or not max(data) <= spec.limit:
+    data = pieces.decode(tensor.data, _NUMBERS, b",")
+    if not data or shape[0] * width != len(data) or not -spec.limit <= min(data) or not max(data) <= spec.limit:
         return None
     if shape[0] == 1:
         return [data]
@@ -261,10 +262,16 @@ def _one_tensor(request: Body, flat: list[Any], spec: InputSpec) -> Rows:
     if spec.n_features and width != spec.n_features:
         raise inputs.wrong(f"{width} features, but the model takes {spec.n_features}", "inputs[0].shape", "INP-202")
     rows = [flat[start : start + width] for start in range(0, len(flat), width)]
+    if not spec.kinds and tensor.datatype != "BYTES" and None not in flat and _in_range(flat, spec):
+        return rows  # all numbers, none missing, none too large
     for number, row in enumerate(rows):
         for column, value in enumerate(row):
             inputs.check_value(spec, column, value, f"inputs[0].data[{number * width + column}]")
     return rows
+
+
+def _in_range(flat: list[Any], spec: InputSpec) -> bool:
+    return bool(-spec.limit <= min(flat) and max(flat) <= spec.limit)
 
 
 def _by_column(request: Body, columns: list[list[Any]], spec: InputSpec) -> Rows:

@@ -1,6 +1,6 @@
-"""Who asks, as the request's headers say: ids, the sticky unit, how long the answer is waited for.
+"""Who asks, as the request's headers say (ids, the sticky unit, how long the answer is waited for), and what is asked.
 
-The same for HTTP and gRPC, whose metadata are headers. Must not look at a body.
+The same for all protocols; gRPC's metadata are headers. Must not read a body.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import itertools
 import re
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from ondol.base import errors, ids
 from ondol.records.rollout import Arm, Route
@@ -19,6 +20,24 @@ RequestHeaders = dict[bytes, bytes]
 NEVER = float("inf")
 _GRPC_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+
+@dataclass(slots=True)
+class Question:
+    """The rows of one request, whatever protocol they came by."""
+
+    rows: list[list[Any]]
+    features: str
+    """The rows as JSON text, for the log; empty when they are too many to be kept."""
+
+    probabilities: bool
+    """Whether probabilities are wanted instead of labels."""
+
+    id: str = ""
+    """The id in the request's body, if any."""
+
+    timeout: float = NEVER
+    """Seconds, by the request's body."""
 
 
 @dataclass(slots=True)

@@ -10,25 +10,27 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from ondol.api.kserve import (
     answers,
+    aside,
     bodies,
     forward,
     invocations,
     labels,
     posted_metrics,
     repository,
-    v2,
     v2_documents,
     v2_rest,
 )
 from ondol.api.kserve.answers import Headers, Reply
 from ondol.api.kserve.around import Around
-from ondol.api.kserve.caller import Callers, RequestHeaders
+from ondol.api.kserve.call import Call, Read
+from ondol.api.kserve.caller import Callers, Question, RequestHeaders
 from ondol.api.kserve.exchange import Context, Exchange, Write
 from ondol.base import errors
 from ondol.serving import inputs, payloads_v1
@@ -37,9 +39,7 @@ from ondol.store.connection import Store
 
 log = logging.getLogger("ondol.serving")
 
-Json = dict[str, Any]
 _V1, _V2 = "/v1/models/", "/v2/models/"
-_REPOSITORY = "/v2/repository/"
 
 
 class KServeDoor:
@@ -49,6 +49,7 @@ class KServeDoor:
         self.models = models
         self.context = context
         self.callers = Callers()
+        self.readers = aside.Readers()
         self._store = store
         self.forwarding = forward.Forwarding(context)
         self.around = Around(models, self._v1)
@@ -79,19 +80,47 @@ class KServeDoor:
                 _only("POST", method)
                 reply = self.around.tapped(service, "v2", headers, body, reply, inside)
                 if not self._forward(service, "v2", method, path, headers, body, reply, started, inside):
-                    self._infer_v2(service, version, headers, body, reply, started)
+                    self._ask(Call(self.find(service), "v2", headers, body, reply, started, version), v2_rest.read)
             else:
                 return self._other(method, path, headers, body, reply, inside)
-        except errors.OndolError as error:
-            status = answers.refuse(reply, error, _known_id(headers))
-            self._refused(service, path[1:3], status, started)
-        except Exception as error:  # a bug of ours: the connection and the process must live on
-            log.exception("%s %s failed", method, path)
-            answers.refuse(reply, errors.OndolError(f"internal error: {type(error).__name__}"))
-            self.context.metrics.record("", "", path[1:3], 500, time.perf_counter() - started)
+        except Exception as error:  # noqa: BLE001 - the connection and the process must live on
+            self._fail(error, service, path[1:3] if service else "", headers, reply, started)
         return True
 
-    def _refused(self, service: str, protocol: str, status: int, started: float) -> None:
+    def _ask(self, call: Call, read: Callable[[Call], Read]) -> None:
+        """Read a request and answer it; a large one is read beside the event loop."""
+        if len(call.body) <= aside.LARGE_BYTES:
+            self.begin(call, *read(call))
+            return
+
+        def fail(error: Exception) -> None:
+            self._fail(error, call.serving.route.service, call.protocol, call.headers, call.reply, call.started)
+
+        self.readers.run(len(call.body), partial(read, call), lambda found: self.begin(call, *found), fail)
+
+    def begin(self, call: Call, question: Question, write: Write, reply: Reply) -> None:
+        """Answer a request that was read, however it came.
+
+        :raises OndolError: when it is refused before it began.
+        """
+        serving = call.serving
+        caller = self.callers.read(call.headers, len(question.rows), serving.route, call.body, question.id)
+        if question.timeout < caller.timeout:
+            caller.timeout = question.timeout
+        if call.version:
+            caller.pinned = v2_documents.arm_of(serving, call.version)
+        question.id = caller.ids[0]
+        exchange = Exchange(self.context, serving, call.protocol, call.started, caller, write, reply)
+        exchange.start(question.rows, question.features, question.probabilities)
+
+    def _fail(
+        self, error: Exception, service: str, protocol: str, headers: RequestHeaders, reply: Reply, started: float
+    ) -> None:
+        """Answer with an error and count it; one that is not ours is a bug, of which the caller learns no more."""
+        if not isinstance(error, errors.OndolError):
+            log.error("%s %s failed", protocol, service, exc_info=error)
+            error = errors.OndolError(f"internal error: {type(error).__name__}")
+        status = answers.refuse(reply, error, _known_id(headers))
         known = service if service in self.models.serving else ""
         self.context.metrics.record(known, "", protocol, status, time.perf_counter() - started)
 
@@ -109,6 +138,19 @@ class KServeDoor:
                 f"no model {service!r}", where="path", way_out="GET /v1/models lists them.", code="NOF-020"
             )
         raise errors.StateError(f"model {service!r} is not ready: {state}", way_out="`ondol status`", code="STA-021")
+
+    def in_memory(self, service: str) -> Serving:
+        """Return what serves a model, for a protocol that only models in memory speak.
+
+        :raises OndolError: as `find` does; UNS-370 when processes of its own answer.
+        """
+        serving = self.find(service)
+        if serving.forwards:
+            raise errors.UnsupportedError(
+                f"{service!r} is answered by a process of its own, which is asked over HTTP", where="path",
+                way_out=f"POST /v1/models/{service}:predict or /v2/models/{service}/infer.", code="UNS-370",
+            )  # fmt: skip
+        return serving
 
     def _forward(
         self, service: str, protocol: str, method: str, path: str, headers: RequestHeaders, body: bytes, reply: Reply,
@@ -133,44 +175,9 @@ class KServeDoor:
     ) -> None:
         """Answer a V1 prediction, by a process or in memory; raises what it is refused with."""
         if not self._forward(service, "v1", "POST", path, headers, body, reply, started, inside):
-            self._predict_v1(service, headers, body, reply, started)
-
-    def _predict_v1(self, service: str, headers: RequestHeaders, body: bytes, reply: Reply, started: float) -> None:
-        serving = self.find(service)
-        answers.check_body(headers, body)
-        rows, features = payloads_v1.read(body, serving.stable.spec)
-        caller = self.callers.read(headers, len(rows), serving.route, body)
-        exchange = Exchange(self.context, serving, "v1", started, caller, payloads_v1_write, reply)
-        exchange.start(rows, features, serving.options.probabilities and serving.stable.probabilities)
-
-    def _infer_v2(
-        self, service: str, version: str, headers: RequestHeaders, body: bytes, reply: Reply, started: float
-    ) -> None:
-        serving = self.find(service)
-        request = v2_rest.read(headers, body, serving)
-        writer = v2_rest.Writer(service, serving, request, reply)
-        answer = writer.reply if request.binary else reply
-        self.infer(
-            serving, version, request, headers, v2_rest.json_of(headers, body), "v2", writer.write, answer, started
-        )
-
-    def infer(
-        self, serving: Serving, version: str, request: v2.Request, headers: RequestHeaders, body: bytes,
-        protocol: str, write: Write, reply: Reply, started: float,
-    ) -> None:  # fmt: skip
-        """Answer a V2 request, however it came.
-
-        :param version: the version the client names; empty when the route decides.
-        :param body: the request's JSON, if it has any.
-        :raises OndolError: when it is refused before it began.
-        """
-        caller = self.callers.read(headers, len(request.rows), serving.route, body, request.id)
-        caller.timeout = min(caller.timeout, request.timeout)
-        if version:
-            caller.pinned = v2_documents.arm_of(serving, version)
-        request.id = caller.ids[0]
-        exchange = Exchange(self.context, serving, protocol, started, caller, write, reply)
-        exchange.start(request.rows, request.features, request.probabilities)
+            serving = self.find(service)
+            answers.check_body(headers, body)
+            self._ask(Call(serving, "v1", headers, body, reply, started), _read_v1)
 
     def _other(self, method: str, path: str, headers: RequestHeaders, body: bytes, reply: Reply, inside: bool) -> bool:
         if path == "/ondol/v1/labels":
@@ -190,8 +197,11 @@ class KServeDoor:
             if self._forward(service, "explain", method, path, headers, body, reply, time.perf_counter(), inside):
                 return True
             raise _no_explainer(self.find(service))
-        if path.startswith(_REPOSITORY):
-            return self._repository(method, path[len(_REPOSITORY) :], body, reply)
+        if path.startswith(repository.PATH):
+            found = repository.answer(self.models, path, body)
+            _only("POST", method)
+            reply(200, payloads_v1.encode(found), [answers.JSON])
+            return True
         scoring = invocations.match(path)
         if scoring is not None:
             self._score(method, *scoring, headers, body, reply, time.perf_counter())
@@ -237,32 +247,9 @@ class KServeDoor:
         try:
             _only("POST", method)
             service = invocations.service_of(named, headers, self.models)
-            serving = self.find(service)
-            rows = invocations.read(headers, body, serving)
-            caller = self.callers.read(headers, len(rows), serving.route, body)
-            exchange = Exchange(self.context, serving, "mlflow", started, caller, payloads_v1_write, answer)
-            features = payloads_v1.encode(rows).decode()
-            exchange.start(rows, features, serving.options.probabilities and serving.stable.probabilities)
-        except errors.OndolError as error:
-            status = answers.refuse(answer, error, _known_id(headers))
-            self._refused(service, "mlflow", status, started)
-
-    def _repository(self, method: str, path: str, body: bytes, reply: Reply) -> bool:
-        name, _, verb = path.removeprefix("models/").rpartition("/")
-        if path == "index":
-            _only("POST", method)
-            found: Any = repository.index(self.models, _only_ready(_object(body)))
-        elif path.startswith("models/") and name and verb in ("load", "unload"):
-            _only("POST", method)
-            asked = _object(body)
-            if verb == "unload":
-                raise repository.unload(self.models, name)
-            repository.load(self.models, name, asked.get("parameters"))
-            found = {"name": name, "load": True}
-        else:
-            return False
-        reply(200, payloads_v1.encode(found), [answers.JSON])
-        return True
+            self._ask(Call(self.in_memory(service), "mlflow", headers, body, answer, started), invocations.read)
+        except Exception as error:  # noqa: BLE001 - the connection and the process must live on
+            self._fail(error, service, "mlflow", headers, answer, started)
 
     def _document(self, path: str) -> tuple[int, Any] | None:
         if path == "/":
@@ -277,9 +264,11 @@ class KServeDoor:
         return None
 
 
-def payloads_v1_write(predictions: list[Any], _: Any) -> bytes:
-    """Write V1's answer; it says nothing of the model."""
-    return payloads_v1.write(predictions)
+def _read_v1(call: Call) -> Read:
+    serving = call.serving
+    rows, features = payloads_v1.read(call.body, serving.stable.spec)
+    probabilities = serving.options.probabilities and serving.stable.probabilities
+    return Question(rows, features, probabilities), payloads_v1.write_answer, call.reply
 
 
 def _only(allowed: str, method: str) -> None:
@@ -292,24 +281,6 @@ def _no_explainer(serving: Serving) -> errors.NotFoundError:
         f"{serving.route.service!r} has no explainer", where="path", code="NOF-370",
         way_out="Ask `:predict`, or give the InferenceService an explainer.",
     )  # fmt: skip
-
-
-def _object(body: bytes) -> Json:
-    """Return a body that may be left out."""
-    try:
-        found = msgspec.json.decode(body or b"{}")
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise inputs.wrong(f"not valid JSON: {error}", "$", "INP-200") from None
-    if not isinstance(found, dict):
-        raise inputs.wrong("the body must be a JSON object", "$", "INP-201")
-    return found
-
-
-def _only_ready(asked: Json) -> bool:
-    ready = asked.get("ready", False)
-    if not isinstance(ready, bool):
-        raise inputs.wrong(f"{ready!r} is no boolean", "ready", "INP-201")
-    return ready
 
 
 def _known_id(headers: RequestHeaders) -> Headers:

@@ -21,6 +21,7 @@ from ondol.api.kserve.mirror import Mirror, Original
 from ondol.base import errors
 from ondol.records.rollout import STABLE, Arm, Observation
 from ondol.rollout import split
+from ondol.serving import inputs
 from ondol.serving.batching import Job
 from ondol.serving.metrics import Metrics
 from ondol.serving.models import Model, Serving
@@ -30,9 +31,6 @@ log = logging.getLogger("ondol.serving")
 
 Write = Callable[[list[Any], Model], bytes]
 _encode = msgspec.json.Encoder().encode
-MAX_FEATURES_CHARS = 262_144
-"""Requests with more JSON than this are logged without their features."""
-
 ANONYMOUS_PER_SECOND = 500
 """Rows per second and service that are logged though their requests carry no id of the caller's and no trial is on."""
 
@@ -280,7 +278,7 @@ class Exchange:
             )  # fmt: skip
 
         if not caller.per_row:
-            features = self._features if context.features and len(self._features) <= MAX_FEATURES_CHARS else ""
+            features = self._features if context.features and len(self._features) <= inputs.MAX_FEATURES_CHARS else ""
             prediction = _encode(part.predictions).decode() if status == 200 else ""
             append(caller.ids[0], caller.unit, features, prediction)
             return

@@ -19,10 +19,11 @@ import msgspec
 from ondol.api.kserve import answers
 from ondol.api.kserve.answers import Headers, Reply
 from ondol.api.kserve.caller import Caller, RequestHeaders
-from ondol.api.kserve.exchange import MAX_FEATURES_CHARS, Context
+from ondol.api.kserve.exchange import Context
 from ondol.base import errors
 from ondol.records.rollout import STABLE, Arm, Observation
 from ondol.rollout import split
+from ondol.serving import inputs
 from ondol.serving.models import Model, Serving
 from ondol.serving.workers.pool import Answer, Pool
 
@@ -200,7 +201,7 @@ def _headers(request: Request) -> Headers:
 
 def _kept(body: bytes) -> str:
     """Return the rows of a body as JSON text; empty when it has none, or too many."""
-    if len(body) > MAX_FEATURES_CHARS:
+    if len(body) > inputs.MAX_FEATURES_CHARS:
         return ""
     try:
         found = _ASKED.decode(body)

@@ -11,24 +11,29 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
 import grpc.aio
 import msgspec
 
-from ondol.api.kserve import answers, grpc_tensors, repository, v2_documents
+from ondol.api.kserve import answers, aside, grpc_tensors, repository, v2, v2_documents
+from ondol.api.kserve.call import Call
 from ondol.api.kserve.door import KServeDoor
 from ondol.api.kserve.messages import SERVICE
 from ondol.base import errors
 from ondol.base.settings import Address
+from ondol.serving.models import Serving
 
 log = logging.getLogger("ondol.serving")
 
 _CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
     409: grpc.StatusCode.FAILED_PRECONDITION,
+    422: grpc.StatusCode.UNIMPLEMENTED,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     500: grpc.StatusCode.INTERNAL,
@@ -50,7 +55,7 @@ _REFUSED = {
 }
 """Methods of Triton's further service, and what to do instead."""
 
-Call = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
+Handler = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
 
 
 class GRPCServer:
@@ -113,26 +118,43 @@ class GRPCServer:
         raise AssertionError("abort raises")
 
     async def _infer(self, data: bytes, headers: dict[bytes, bytes], context: Any, started: float) -> bytes:
-        message = grpc_tensors.parse("ModelInferRequest", data)
-        serving = self._door.find(message.model_name)
-        request = grpc_tensors.read(message, serving)
-        remaining = context.time_remaining()
-        if remaining is not None:
-            request.timeout = min(request.timeout, max(remaining, 0.0))
         answered: asyncio.Future[tuple[int, bytes, answers.Headers]] = asyncio.get_running_loop().create_future()
 
         def reply(status: int, body: bytes, found: answers.Headers) -> None:
             if not answered.done():
                 answered.set_result((status, body, found))
 
-        writer = grpc_tensors.Writer(message.model_name, serving, request)
-        self._door.infer(serving, message.model_version, request, headers, b"", "grpc", writer.write, reply, started)
+        message = grpc_tensors.parse("ModelInferRequest", data)
+        serving = self._door.in_memory(message.model_name)
+        request = await self._read(message, len(data), serving)
+        remaining = context.time_remaining()
+        if remaining is not None:
+            request.timeout = min(request.timeout, max(remaining, 0.0))
+        call = Call(serving, "grpc", headers, b"", reply, started, message.model_version)
+        self._door.begin(call, request, grpc_tensors.Writer(serving, request).write, reply)
         status, body, found = await answered
         metadata = tuple((name.decode(), value.decode()) for name, value in found if name.startswith(b"x-"))
         if status != 200:
             await _abort(context, status, body, metadata)
         context.set_trailing_metadata(metadata)
         return body
+
+    async def _read(self, message: Any, size: int, serving: Serving) -> v2.Request:
+        """Read a message, a large one beside the event loop."""
+        if size <= aside.LARGE_BYTES:
+            return grpc_tensors.read(message, serving)
+        future: asyncio.Future[v2.Request] = asyncio.get_running_loop().create_future()
+
+        def fail(error: Exception) -> None:
+            if not future.done():
+                future.set_exception(error)
+
+        def begin(request: v2.Request) -> None:
+            if not future.done():
+                future.set_result(request)
+
+        self._door.readers.run(size, partial(grpc_tensors.read, message, serving), begin, fail)
+        return await future
 
     def _document(self, method: str, data: bytes) -> bytes:
         """Answer a method that needs no prediction."""
@@ -190,7 +212,7 @@ def _methods(server: GRPCServer) -> dict[str, Any]:
     return answered | refused
 
 
-def _bound(server: GRPCServer, method: str) -> Call:
+def _bound(server: GRPCServer, method: str) -> Handler:
     async def call(data: bytes, context: Any) -> bytes:
         return await server.call(method, data, context)
 

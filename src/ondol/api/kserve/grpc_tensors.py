@@ -99,8 +99,8 @@ class Writer:
 
     __slots__ = ("_mlserver", "_request", "_service")
 
-    def __init__(self, service: str, serving: Serving, request: v2.Request) -> None:
-        self._service, self._request = service, request
+    def __init__(self, serving: Serving, request: v2.Request) -> None:
+        self._service, self._request = serving.route.service, request
         self._mlserver = v2.is_mlserver(serving)
 
     def write(self, predictions: list[Any], model: Model) -> bytes:

@@ -13,9 +13,10 @@ import msgspec
 
 from ondol.api.kserve import answers
 from ondol.api.kserve.answers import Headers, Reply
-from ondol.api.kserve.caller import RequestHeaders
+from ondol.api.kserve.call import Call, Read
+from ondol.api.kserve.caller import Question, RequestHeaders
 from ondol.base import errors
-from ondol.serving import payloads_invocations
+from ondol.serving import inputs, payloads_invocations, payloads_v1
 from ondol.serving.models import Models, Serving
 
 _ENDPOINTS = "/endpoints/"
@@ -50,11 +51,18 @@ def service_of(named: str, headers: RequestHeaders, models: Models) -> str:
     return served[0]
 
 
-def read(headers: RequestHeaders, body: bytes, serving: Serving) -> list[list[Any]]:
-    """Return the rows of a request.
+def read(call: Call) -> Read:
+    """Return what a request asks for, and who writes and sends its answer.
 
     :raises InputError: naming the field that is wrong; INP-209 for a content type that is not read.
     """
+    serving = call.serving
+    rows = _rows(call.headers, call.body, serving)
+    probabilities = serving.options.probabilities and serving.stable.probabilities
+    return Question(rows, inputs.text_of(rows), probabilities), payloads_v1.write_answer, call.reply
+
+
+def _rows(headers: RequestHeaders, body: bytes, serving: Serving) -> list[list[Any]]:
     kind, *parameters = headers.get(b"content-type", b"application/json").decode("latin-1").lower().split(";")
     unknown = [one for one in parameters if one.strip() not in ("charset=utf-8", 'charset="utf-8"', "")]
     if unknown or kind.strip() not in ("application/json", "text/csv"):

@@ -9,11 +9,53 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from ondol.base import errors
+from ondol.serving import inputs
 from ondol.serving.models import Models
 
+PATH = "/v2/repository/"
 Json = dict[str, Any]
 _STATES = {"Loaded": "READY", "Loading": "LOADING", "FailedToLoad": "UNAVAILABLE"}
+
+
+def answer(models: Models, path: str, body: bytes) -> Any:
+    """Answer a path of the extension.
+
+    :raises OndolError: when there is no such path or it is refused.
+    """
+    name, _, verb = path.removeprefix(PATH).removeprefix("models/").rpartition("/")
+    if path == PATH + "index":
+        return index(models, _only_ready(_object(body)))
+    if not path.startswith(PATH + "models/") or not name or verb not in ("load", "unload"):
+        raise errors.NotFoundError(
+            f"nothing is served at {path!r}", code="NOF-021",
+            way_out="POST /v2/repository/index, or models/NAME/load or unload below /v2/repository.",
+        )  # fmt: skip
+    asked = _object(body)
+    if verb == "unload":
+        raise unload(models, name)
+    load(models, name, asked.get("parameters"))
+    return {"name": name, "load": True}
+
+
+def _object(body: bytes) -> Json:
+    """Return a body that may be left out."""
+    try:
+        found = msgspec.json.decode(body or b"{}")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise inputs.wrong(f"not valid JSON: {error}", "$", "INP-200") from None
+    if not isinstance(found, dict):
+        raise inputs.wrong("the body must be a JSON object", "$", "INP-201")
+    return found
+
+
+def _only_ready(asked: Json) -> bool:
+    ready = asked.get("ready", False)
+    if not isinstance(ready, bool):
+        raise inputs.wrong(f"{ready!r} is no boolean", "ready", "INP-201")
+    return ready
 
 
 def index(models: Models, only_ready: bool = False) -> list[Json]:

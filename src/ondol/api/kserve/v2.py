@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
+from ondol.api.kserve.caller import NEVER, Question
 from ondol.serving import describing, inputs
 from ondol.serving.models import Model, Serving
 
 Json = dict[str, Any]
-_encode = msgspec.json.Encoder().encode
 _REFUSED = {
     "sequence_id": "sequences are not served: no model here keeps state between requests",
     "priority": "priorities are not served: requests are answered in the order in which they came",
@@ -23,21 +21,14 @@ _REFUSED = {
 
 
 @dataclass(slots=True)
-class Request:
+class Request(Question):
     """What a V2 request asks for."""
 
-    rows: list[list[Any]]
-    features: str
-    id: str
-    probabilities: bool
-    output: str
+    output: str = ""
     """Name of the one output."""
 
-    binary: bool
+    binary: bool = False
     """Whether the output is wanted as raw bytes."""
-
-    timeout: float
-    """Seconds; infinite when the request does not say."""
 
 
 @dataclass(slots=True)
@@ -78,12 +69,12 @@ def read(rows: list[list[Any]], request: Any, serving: Serving) -> Request:
     probabilities = wanted == "predict_proba" if mlserver else serving.options.probabilities
     return Request(
         rows,
-        _encode(rows).decode(),
-        request.id or "",
+        inputs.text_of(rows),
         probabilities and serving.stable.probabilities,
-        wanted or ("predict" if mlserver else "output-0"),
-        _wants_binary(parameters, (outputs[0].parameters or {}) if outputs else None),
-        _timeout(parameters.get("timeout")),
+        id=request.id or "",
+        timeout=_timeout(parameters.get("timeout")),
+        output=wanted or ("predict" if mlserver else "output-0"),
+        binary=_wants_binary(parameters, (outputs[0].parameters or {}) if outputs else None),
     )
 
 
@@ -103,7 +94,7 @@ def _wants_binary(parameters: Json, of_output: Json | None) -> bool:
 def _timeout(microseconds: Any) -> float:
     """Return a request's `timeout` parameter, which Triton's clients send in microseconds, as seconds."""
     if microseconds is None or microseconds == 0:
-        return float("inf")
+        return NEVER
     if isinstance(microseconds, bool) or not isinstance(microseconds, int) or microseconds < 0:
         raise inputs.wrong(f"{microseconds!r} is no time in microseconds", "parameters.timeout", "INP-373")
     return microseconds * 1e-6

@@ -11,6 +11,7 @@ import msgspec
 
 from ondol.api.kserve import answers, v2
 from ondol.api.kserve.answers import Headers, Reply
+from ondol.api.kserve.call import Call, Read
 from ondol.serving import inputs, payloads_raw, payloads_v2
 from ondol.serving.models import Model, Serving
 
@@ -20,14 +21,21 @@ LENGTH = b"inference-header-content-length"
 _BINARY: tuple[bytes, bytes] = (b"content-type", b"application/octet-stream")
 
 
-def read(headers: dict[bytes, bytes], body: bytes, serving: Serving) -> v2.Request:
-    """Return what a request asks for.
+def read(call: Call) -> Read:
+    """Return what a request asks for, and who writes and sends its answer.
 
     :raises InputError: naming the field or header that is wrong.
     """
-    declared = headers.get(LENGTH)
+    request = _request(call)
+    writer = Writer(call.serving, request, call.reply)
+    return request, writer.write, writer.reply if request.binary else call.reply
+
+
+def _request(call: Call) -> v2.Request:
+    serving, body = call.serving, call.body
+    declared = call.headers.get(LENGTH)
     if declared is None:
-        answers.check_body(headers, body)
+        answers.check_body(call.headers, body)
         rows, request = payloads_v2.read(body, serving.stable.spec)
         return v2.read(rows, request, serving)
     if not declared.isdigit() or int(declared) > len(body):
@@ -37,13 +45,8 @@ def read(headers: dict[bytes, bytes], body: bytes, serving: Serving) -> v2.Reque
             "INP-372",
         )
     binary_rows, binary = payloads_v2.read_binary(body, int(declared), serving.stable.spec)
+    call.body = body[: int(declared)]  # what follows was read; the rest is JSON
     return v2.read(binary_rows, binary, serving)
-
-
-def json_of(headers: dict[bytes, bytes], body: bytes) -> bytes:
-    """Return the JSON of a body that `read` has read."""
-    declared = headers.get(LENGTH)
-    return body if declared is None else body[: int(declared)]
 
 
 class Writer:
@@ -51,8 +54,8 @@ class Writer:
 
     __slots__ = ("_json_bytes", "_mlserver", "_reply", "_request", "_service")
 
-    def __init__(self, service: str, serving: Serving, request: v2.Request, reply: Reply) -> None:
-        self._service = service
+    def __init__(self, serving: Serving, request: v2.Request, reply: Reply) -> None:
+        self._service = serving.route.service
         self._mlserver = v2.is_mlserver(serving)
         self._request = request
         self._reply = reply
