@@ -13,8 +13,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from ondol.api.kserve import (
     answers,
     aside,
@@ -33,7 +31,7 @@ from ondol.api.kserve.call import Call, Read
 from ondol.api.kserve.caller import Callers, Question, RequestHeaders
 from ondol.api.kserve.exchange import Context, Exchange, Write
 from ondol.base import errors
-from ondol.serving import inputs, payloads_v1
+from ondol.serving import payloads_v1
 from ondol.serving.models import Models, Serving
 from ondol.store.connection import Store
 
