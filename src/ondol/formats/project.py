@@ -18,7 +18,7 @@ from ondol.base import duration, errors, settings
 from ondol.formats import cron
 from ondol.records import codec
 from ondol.records.project import MonitoringSpec, Project, RetrainSpec
-from ondol.records.rollout import STRATEGIES
+from ondol.records.rollout import STRATEGIES, JudgePolicy
 from ondol.records.signal import TRIGGERS
 
 
@@ -125,6 +125,23 @@ def _refuse_what_has_no_effect(project: Project, where: str) -> None:
             way_out="Leave it out: a retraining runs the model's `pipeline`.",
             code="UNS-014",
         )
+
+
+def rollout_policy(text: str, where: str) -> JudgePolicy:
+    """Read `{strategy, steps, judge: {…}}` from the text of an annotation.
+
+    :raises InputError: naming the field that is wrong.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise errors.InputError(f"not YAML: {error}", where=where, code="INP-010") from error
+    flat = _flat_rollout(value if value is not None else {}, where)
+    _refuse_unknown(flat, JudgePolicy, "", where)
+    try:
+        return codec.typed(flat, JudgePolicy)
+    except errors.InputError as error:
+        raise errors.InputError(error.message, where=where, code="INP-011") from error
 
 
 def _flat_rollout(value: Any, where: str) -> dict[str, Any]:

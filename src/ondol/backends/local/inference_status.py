@@ -35,6 +35,9 @@ def status(store: Store, settings: Settings, resource: Resource, progress: Progr
         fresh["address"] = {"url": settings.data.url}
         fresh["components"] = {"predictor": _component(route, settings)}
     fresh["modelStatus"] = _model_status(progress, route, stable, failure)
+    canaries = _canaries(resource, progress, found)
+    if canaries:
+        fresh["canaryStatuses"] = canaries
     reason, message = _why(progress, failure)
     stopped = progress.state == "stopped"
     around = components.every(store, resource.name)
@@ -44,6 +47,7 @@ def status(store: Store, settings: Settings, resource: Resource, progress: Progr
         [
             _condition("IngressReady", route is not None, reason, message),
             _condition("PredictorReady", serving, reason, message),
+            *_canary_condition(canaries),
             *(_condition(f"{one.component.title()}Ready", *_of_component(one)) for one in around),
             _condition("Ready", ready, reason, message)
             if missing is None or not ready
@@ -83,15 +87,38 @@ def _now() -> str:
     return clock.iso(clock.SYSTEM.now())[:19] + "Z"
 
 
+def _canaries(resource: Resource, progress: Progress, found: dict[str, Load]) -> list[Json]:
+    """Return what is to be said of each variant of `spec.canary[]`."""
+    said = []
+    for one in resource.manifest["spec"].get("canary") or []:
+        name = one["predictor"].get("name", "")
+        load = found.get(progress.variants.get(name, ""))
+        state = load.state if load else "Pending"
+        model: Json = {
+            "transitionStatus": {"Loaded": "UpToDate", "FailedToLoad": "BlockedByFailedLoad"}.get(state, "InProgress"),
+            "states": {"activeModelState": state, "targetModelState": state},
+        }
+        if load is not None and state == "FailedToLoad":
+            model["lastFailureInfo"] = {"reason": "ModelLoadFailed", "message": load.message}
+        ready = state == "Loaded"
+        said.append({"name": name, "ready": ready, "trafficPercent": one["trafficPercent"], "modelStatus": model})
+    return said
+
+
+def _canary_condition(canaries: list[Json]) -> list[Json]:
+    waiting = [one["name"] for one in canaries if not one["ready"]]
+    if not canaries:
+        return []
+    return [_condition("CanaryPredictorReady", not waiting, "CanaryNotReady" if waiting else "", ", ".join(waiting))]
+
+
 def _component(route: Route, settings: Settings) -> Json:
-    traffic = [
-        {"revisionName": _revision(route, route.stable), "percent": round(100 - _weight(route)), "tag": "stable"}
+    first = {"revisionName": _revision(route, route.stable), "percent": round(100 - _weight(route)), "tag": "stable"}
+    traffic = [first] + [
+        {"revisionName": _revision(route, one.release), "percent": round(route.weight * one.share), "tag": one.name}
+        for one in route.variants
     ]
-    if route.candidate:
-        share = {"revisionName": _revision(route, route.candidate), "percent": round(_weight(route))}
-        traffic.append({**share, "tag": "candidate", "latestRevision": True})
-    else:
-        traffic[0]["latestRevision"] = True
+    traffic[1 if route.candidate else 0]["latestRevision"] = True
     found: Json = {"url": settings.data.url, "traffic": traffic}
     found["latestReadyRevision"] = traffic[0]["revisionName"]
     if route.previous:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from functools import partial
 
+from ondol.base import errors
+from ondol.formats import project
 from ondol.formats.kserve import component, model, pod
 from ondol.formats.kserve.common import ADDRESS, GROUP, NAME, named, status
 from ondol.formats.resource.kind import Column, Kind
-from ondol.formats.resource.states import HONOURED, cluster, not_yet, refused
+from ondol.formats.resource.states import HONOURED, cluster, refused
 from ondol.formats.resource.types import (
     Field,
     Flag,
@@ -91,9 +93,7 @@ PREDICTOR_FIELDS: dict[str, Field] = component.component(
         **{name: model.framework(name) for name in model.FRAMEWORKS},
         "containers": Field(ListOf(pod.custom_container()), about="A server of your own, as a process."),
         "storageUris": Field(component.STORAGE_URIS, about="Several addresses, each in a folder of its own."),
-        "name": Field(
-            Text(pattern=NAME), not_yet("variants are named by `spec.canary[]`, which is not honoured"), "The variant."
-        ),
+        "name": Field(Text(pattern=NAME), about="The variant, for `spec.canary[]`: renaming it promotes."),
         "storageContainerName": Field(Text(), cluster("it names a ClusterStorageContainer")),
         "workerSpec": Field(Free(), cluster("it spreads one model over several machines")),
     }
@@ -188,13 +188,14 @@ SPEC = Object(
             _EXPLAINER, about="What answers `:explain`, as a process.",
         ),
         "canary": Field(
-            ListOf(_CANARY),
-            not_yet("named canaries are not honoured", "use `predictor.canaryTrafficPercent`"),
-            "Named variants beside the predictor, for clusters in Standard mode.",
+            ListOf(_CANARY), about="Named variants beside the predictor, for clusters in Standard mode."
         ),
     },
     rules=(_canary_rules,),
 )  # fmt: skip
+
+TRIAL = "ondol.io/rollout"
+"""The annotation that has a new model tried and judged, as `rollout` in `ondol.yaml` says."""
 
 _MODES = ("Standard", "Knative", "RawDeployment", "Serverless")
 _CLASSES = ("hpa", "external", "keda", "none", "kpa")
@@ -209,11 +210,28 @@ def _service_rules(value: Json, wrong: Report) -> None:
         wrong(f"metadata.annotations.{GROUP}/deploymentMode", f"must be Standard or Knative, not {mode!r}")
     if spec.get("canary") and mode not in ("Standard", "RawDeployment"):
         wrong("spec.canary", "canary is only supported in Standard deployment mode")
+    _trial_rules(annotations, spec, wrong)
     scaler = annotations.get(f"{GROUP}/autoscalerClass")
     if scaler is not None and scaler not in _CLASSES:
         wrong(f"metadata.annotations.{GROUP}/autoscalerClass", f"[{scaler}] is not a supported autoscaler class type")
     if mode in ("Standard", "RawDeployment"):
         _standard_mode(spec, scaler or "hpa", wrong)
+
+
+def _trial_rules(annotations: Json, spec: Json, wrong: Report) -> None:
+    """What Ondol's own annotation says, which means nothing to a cluster."""
+    text = annotations.get(TRIAL)
+    if text is None:
+        return
+    at = f"metadata.annotations.{TRIAL}"
+    try:
+        project.rollout_policy(str(text), at)
+    except errors.InputError as error:
+        wrong(at, error.message)
+    percent = (spec.get("predictor") or {}).get("canaryTrafficPercent")
+    if spec.get("canary") or percent is not None:
+        field = "spec.canary" if spec.get("canary") else "spec.predictor.canaryTrafficPercent"
+        wrong(at, f"a judged trial and {field} both move traffic: keep one")
 
 
 def _standard_mode(spec: Json, scaler: str, wrong: Report) -> None:

@@ -1,0 +1,93 @@
+"""From a component of an InferenceService to what is pinned: its files as blobs, a release, or a worker to run.
+
+Must not move a route.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ondol.backends.local import containers, model_source
+from ondol.base.settings import Settings
+from ondol.formats.inference_service import Component, InferenceService, Model
+from ondol.records.release import ModelManifest
+from ondol.records.worker import WorkerSpec
+from ondol.store import releases, routes
+from ondol.store.blobs import Blobs
+from ondol.store.connection import Store
+
+
+def of(store: Store, settings: Settings, service: InferenceService, part: Component) -> str:
+    """Return the digest of a predictor's release: of its model, or of the server that is run.
+
+    :raises OndolError: when its files cannot be had or its container not be run.
+    """
+    model = part.model
+    if model is None:
+        spec = worker(service, "predictor", part, settings)
+        manifest = ModelManifest("", spec.image or spec.command[0], "custom", worker=spec)
+        return releases.put(store, service.name, manifest).digest
+    with _files_of(part, model, settings) as source:
+        artifact = Blobs(settings.blobs).put_path(source.path)
+    manifest = ModelManifest(artifact, source.uri, model.format, source.model, source.version, source.run)
+    if source.model:  # the same model registered by the loop is the same release
+        manifest = replace(manifest, format="sklearn")
+    return _serves_already(store, service.name, artifact) or releases.put(store, service.name, manifest).digest
+
+
+@contextlib.contextmanager
+def _fetched(uri: str, settings: Settings) -> Iterator[model_source.Source]:
+    with tempfile.TemporaryDirectory(dir=settings.home, prefix="fetch-") as folder:
+        yield model_source.fetch(uri, settings, Path(folder))
+
+
+@contextlib.contextmanager
+def _files_of(predictor: Component, model: Model, settings: Settings) -> Iterator[model_source.Source]:
+    """Fetch a model's files: one address, an entry of the storage Secret, or several addresses as one folder."""
+    if model.storage_uri or not (model.storage or predictor.storage_uris):
+        with _fetched(model.storage_uri, settings) as source:
+            yield source
+        return
+    with tempfile.TemporaryDirectory(dir=settings.home, prefix="fetch-") as folder:
+        if model.storage is not None:
+            yield model_source.of_storage(model.storage, settings, Path(folder))
+            return
+        together = Path(folder) / "together"
+        root = os.path.commonpath([one.mount_path for one in predictor.storage_uris])
+        for number, one in enumerate(predictor.storage_uris):
+            found = model_source.fetch(one.uri, settings, Path(folder) / str(number)).path
+            target = together / os.path.relpath(one.mount_path, root)
+            if found.is_dir():
+                shutil.copytree(found, target, dirs_exist_ok=True)
+            else:
+                target.mkdir(parents=True, exist_ok=True)
+                shutil.copy(found, target)
+        yield model_source.Source(together, " ".join(one.uri for one in predictor.storage_uris))
+
+
+def worker(service: InferenceService, name: str, part: Component, settings: Settings) -> WorkerSpec:
+    """Return what runs for a component that is a container, with its files as blobs."""
+    spec = containers.worker(service, name, part, settings)
+    addresses = {one.mount_path: one.uri for one in part.storage_uris}
+    if part.server is not None and (own := part.server.value_of("STORAGE_URI")):
+        addresses["/mnt/models"] = own
+    mounts = {}
+    for path, uri in addresses.items():
+        with _fetched(uri, settings) as source:
+            mounts[path] = Blobs(settings.blobs).put_path(source.path)
+    return replace(spec, mounts=mounts)
+
+
+def _serves_already(store: Store, name: str, artifact: str) -> str:
+    """Return the release on the route that has exactly these files; empty when none has."""
+    route = routes.get(store, name)
+    for digest in route.releases if route else ():
+        if releases.get(store, digest).manifest.get("artifact") == artifact:
+            return digest
+    return ""
