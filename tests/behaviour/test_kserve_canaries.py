@@ -136,10 +136,8 @@ def test_a_canary_that_does_not_load_gets_no_traffic_and_says_why(plane: Plane, 
 
 def test_an_annotation_has_a_new_model_judged_and_the_judge_has_the_last_word(plane: Plane, tmp_path: Path) -> None:
     one, two = write(tmp_path / "one"), write(tmp_path / "two", flip=True)
-    trial = {
-        "ondol_io__rollout": "{steps: [20, 100], judge: {metrics: [error_rate]}}",
-        "ondol_io__unit": "header:x-user",
-    }
+    policy = "{steps: [20, 100], judge: {metrics: [error_rate]}}"
+    trial = {"ondol.io/rollout": policy, "ondol.io/unit": "header:x-user"}
     resources.apply(plane.store, manifest(predictor(one), annotations=trial))
     settle(plane)
     assert route_of(plane).unit == "header:x-user"
