@@ -158,6 +158,60 @@ def retrain(name: str, reason: str, as_json: bool) -> None:
 
 
 @group.command()
+@click.argument("model", required=False, default="")
+@click.option("--only", multiple=True, help="Only drills whose name contains this; repeatable.")
+@click.option("--requests", default=3_000, show_default=True, type=click.IntRange(200, 1_000_000), help="Per trial.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write the scorecard as one self-contained page.")
+@output.json_option
+def rehearse(model: str, only: tuple[str, ...], requests: int, html: Path | None, as_json: bool) -> int:
+    """Let things go wrong on a copy of the project, and see what the loop does about it; exit 1 when it fails a drill.
+
+    The copy has its own home, ports and requests: nothing of the project is touched and nobody is alerted. Bad,
+    failing, slow and slightly wrong candidates are let through the gate; labels come late; a model costs too much;
+    processes are killed; the data drift. Takes one to three minutes.
+
+    \b
+    Examples:
+      ondol loop rehearse
+      ondol loop rehearse flights --only mutant --requests 10000
+      ondol loop rehearse --json --html scorecard.html
+    """
+    from ondol.app.rehearsal import page, play
+    from ondol.base import progress
+    from ondol.cli.progress import Lines
+    from ondol.records import codec
+
+    watch: Any = progress.SILENT if as_json else Lines()
+    card = play.play(contexts.load_settings(), model, watch, only, requests)
+    if html is not None:
+        html.write_text(page.render(card), encoding="utf-8")
+    marks = {True: "ok", False: "FAILED", None: "-"}
+    rows = [
+        (
+            marks[one.passed],
+            one.drill,
+            one.expected,
+            one.happened,
+            f"{one.seconds:.1f}",
+            one.hurt,
+            "yes" if one.told else "",
+        )
+        for one in card.outcomes
+    ]
+
+    def show() -> None:
+        output.table(("", "drill", "should be", "happened", "s", "hurt", "alert"), rows)
+        said = f"{card.passed} drills passed, {card.failed} failed in {card.seconds:.0f} s"
+        print(
+            f"{said}; {card.hurt:,} requests were hurt" + (f"\nmissed: {', '.join(card.missed)}" if card.missed else "")
+        )
+
+    totals = {"passed": card.passed, "failed": card.failed, "hurt": card.hurt, "missed": list(card.missed)}
+    output.emit({**codec.plain(card), **totals}, as_json, show)
+    return 1 if card.failed else 0
+
+
+@group.command()
 @click.argument("model")
 @click.option("--reason", required=True, help="Why; shown to whoever wonders.")
 def hold(model: str, reason: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,14 @@ def is_walking(home: Path, name: str) -> bool:
         return not _locked(file)
 
 
+def walker(home: Path, name: str) -> int:
+    """Return the process that walks round this model's loop now, or 0."""
+    if not is_walking(home, name):
+        return 0
+    text = _lock_path(home, name).read_text(encoding="ascii")
+    return int(text) if text.isdigit() else 0
+
+
 @contextlib.contextmanager
 def alone(context: Context, name: str, because: str) -> Iterator[None]:
     """Walk alone; what goes wrong before the gate is written down when it was a retraining.
@@ -46,6 +55,9 @@ def alone(context: Context, name: str, because: str) -> Iterator[None]:
                 way_out="`ondol loop status` shows it; wait for it to end.",
                 code="CON-011",
             )
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
         try:
             fingerprints.walked(context.store, context.root, context.project, name)
             yield

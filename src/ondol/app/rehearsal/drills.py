@@ -1,0 +1,394 @@
+"""The drills: something goes wrong, and what the loop does about it is measured. A drill may be failed.
+
+Must not help the loop: candidates go the way of every release that passed its gate, findings are the conductor's own.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ondol.app import looping, running
+from ondol.app.demo.trial import wait
+from ondol.app.rehearsal import stage as stages
+from ondol.app.rehearsal.stage import Stage
+from ondol.app.rehearsal.traffic import Traffic
+from ondol.base import errors, ids
+from ondol.records.release import ModelManifest
+from ondol.records.rollout import Decision, Rollout
+from ondol.records.usage import Budget
+from ondol.rollout import controller
+from ondol.store import alerts, budgets, loads, observations, releases, rollouts, routes, signals, usage
+from ondol.testing import mutants
+from ondol.testing.mutants import Mutation
+
+REQUESTS = 3_000
+"""Sent in one trial at most."""
+
+_BUDGET = 0.02  # US dollars
+_CALLS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One line of the scorecard."""
+
+    drill: str
+    expected: str
+    happened: str
+    passed: bool | None
+    """None: it could not be played, or there was nothing to catch."""
+
+    seconds: float = 0.0
+    hurt: int = 0
+    """Requests that got a worse answer than the champion's, or none."""
+
+    told: bool = False
+    """Whether an alert was raised."""
+
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Trial:
+    """What became of a candidate."""
+
+    rollout: Rollout
+    seconds: float
+    sent: int
+    answered: int
+    """Requests that the candidate answered."""
+
+
+class Drills:
+    """All drills of one stage, in the order in which they are played."""
+
+    def __init__(self, stage: Stage, traffic: Traffic, requests: int = REQUESTS) -> None:
+        self._stage, self._traffic, self._requests = stage, traffic, requests
+        self._champion = _load(stage)
+
+    def all(self) -> Iterator[tuple[str, Callable[[], Outcome]]]:
+        """Yield each drill's name and how to play it."""
+        yield "bad model", lambda: self._mutant("bad model", Mutation("inverted"))
+        yield "failing model", lambda: self._mutant("failing model", Mutation("fails", amount=0.5))
+        yield "late labels", self._late_labels
+        yield "latency regression", self._slow
+        for name, mutation in self._subtle():
+            yield f"mutant: {name}", lambda name=name, mutation=mutation: self._mutant(f"mutant: {name}", mutation)  # type: ignore[misc]
+        yield "equal model", self._equal
+        yield "cost blow-up", self._cost
+        yield "dead worker", self._dead_worker
+        yield "dead conductor", self._dead_conductor
+        yield "drift", self._drift
+
+    def _subtle(self) -> list[tuple[str, Mutation]]:
+        """Return small mistakes as they happen: in the column that matters most, and in one that matters less."""
+        order = self._influence()
+        if not order:
+            return [("overconfident", Mutation("overconfident", amount=2.0))]
+        first, second, last = order[0], order[min(1, len(order) - 1)], order[-1]
+        names = self._traffic.columns
+        middle = float(np.median([row[first] for row in self._traffic.rows if row[first] is not None]))
+        return [
+            (f"{names[first]} in another unit", Mutation("unit", first, 1.6)),
+            (f"{names[first]} is stuck", Mutation("stuck", first, middle)),
+            (f"{names[first]} and {names[second]} swapped", Mutation("swapped", first, other=second)),
+            (f"{names[last]} in another unit", Mutation("unit", last, 1.6)),
+            ("overconfident", Mutation("overconfident", amount=2.0)),
+        ]
+
+    def _influence(self) -> list[int]:
+        """Return the numeric columns, the most influential first: by how much the answers move when it is shuffled."""
+        rows = self._traffic.rows[:500]
+        moved = {}
+        for place in range(len(self._traffic.columns)):
+            values = [row[place] for row in rows]
+            if not all(isinstance(value, (int, float)) or value is None for value in values):
+                continue
+            shuffled = self._traffic.random.permutation(np.array(values, dtype=object))
+            changed = [[*row[:place], value, *row[place + 1 :]] for row, value in zip(rows, shuffled, strict=True)]
+            moved[place] = float(
+                np.mean(np.abs(self._answers(self._champion, changed) - self._answers(self._champion, rows)))
+            )
+        return sorted(moved, key=lambda place: -moved[place])
+
+    def _answers(self, model: Any, rows: list[list[Any]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        import pandas as pd
+
+        frame = pd.DataFrame(rows, columns=self._traffic.columns)
+        frame = frame.infer_objects()
+        if callable(getattr(model, "predict_proba", None)):
+            return np.asarray(model.predict_proba(frame)[:, -1], dtype=np.float64)
+        return np.asarray(model.predict(frame), dtype=np.float64)
+
+    def _damage(self, mutant: Any) -> float:
+        """Return the expected loss of a mutant against the champion: exact for the Brier score of probabilities."""
+        rows = self._traffic.rows[:1000]
+        return float(np.mean((self._answers(mutant, rows) - self._answers(self._champion, rows)) ** 2))
+
+    def _release(self, name: str, mutation: Mutation) -> str:
+        """Make a release of a mutant and let it pass its gate: from here on it is a candidate like any other."""
+        with tempfile.TemporaryDirectory() as folder:
+            _write(self._stage, Path(folder) / "model", mutants.make(self._champion, mutation))
+            artifact = self._stage.blobs.put_path(Path(folder) / "model")
+        digest = releases.put(self._stage.store, self._stage.model, ModelManifest(artifact, f"drill:{name}")).digest
+        evidence = {"release": digest, "because": "a drill"}
+        reason = f"{name}: let through on purpose"
+        made = Decision(ids.new_id("decision"), time.time(), self._stage.model, "gate", "pass", reason, evidence)
+        rollouts.decide(self._stage.store, made)
+        return digest
+
+    def _trial(self, name: str, mutation: Mutation, late: bool = False) -> Trial:
+        stage = self._stage
+        digest = self._release(name, mutation)
+        rollout = looping.wait_rollout(stage.store, stage.model, digest, 30.0)
+
+        def ended() -> bool:
+            return rollouts.get(stage.store, rollout.id).state != "progressing"
+
+        wait(lambda: ended() or _has_loaded(stage, digest), 30.0)
+        if failed := _load_failure(stage, digest):
+            raise errors.StateError(f"the mutant does not load: {failed}", code="STA-453")
+        began = time.monotonic()
+        sent = self._traffic.send(self._requests, ended, late=late)
+        wait(ended, 5.0 if late else 2.0)
+        seconds = time.monotonic() - began
+        if not ended():
+            controller.abort(stage.store, stage.model, "the drill's requests are used up")
+        answered = sum(one.arm == "candidate" for _, one in observations.of_rollout(stage.store, rollout.id))
+        return Trial(rollouts.get(stage.store, rollout.id), seconds, sent, answered)
+
+    def _told(self, kind: str, since: float) -> bool:
+        def raised() -> bool:
+            return any(one.at >= since for one in alerts.every(self._stage.store, kind, limit=20))
+
+        return wait(raised, 6.0)
+
+    def _mutant(self, name: str, mutation: Mutation) -> Outcome:
+        since = time.time()
+        damage = 1.0 if mutation.change == "fails" else self._damage(mutants.make(self._champion, mutation))
+        margin = self._stage.project.policy(self._stage.model).margin
+        trial = self._trial(name, mutation)
+        state = trial.rollout.state
+        caught = state == "rolled_back"
+        harmless = damage <= margin
+        happened = {
+            "rolled_back": "rolled back",
+            "promoted": "promoted: not noticed",
+            "aborted": f"not promoted, still on trial after {trial.sent:,} requests",
+        }.get(state, state)
+        expected = "is left alone or goes on" if harmless else "rolled back"
+        passed = None if harmless else caught
+        self._back_to_champion()
+        evidence = {
+            "damage": damage, "margin": margin, "reason": trial.rollout.reason, "sent": trial.sent,
+            "answered_by_candidate": trial.answered,
+        }  # fmt: skip
+        told = self._told("rollback", since) if caught else False
+        return Outcome(name, expected, happened, passed, trial.seconds, trial.answered, told, evidence)
+
+    def _back_to_champion(self) -> None:
+        """What was promoted is taken back, so that every drill begins with the same champion."""
+        route = routes.get(self._stage.store, self._stage.model)
+        if route is not None and route.stable != self._stage.champion:
+            controller.rollback(self._stage.store, self._stage.model, "the next drill", to=self._stage.champion)
+
+    def _late_labels(self) -> Outcome:
+        since = time.time()
+        trial = self._trial("late labels", Mutation("inverted", amount=2.0), late=True)
+        caught = trial.rollout.state == "rolled_back"
+        happened = "rolled back once the labels came" if caught else trial.rollout.state
+        self._back_to_champion()
+        evidence = {"reason": trial.rollout.reason, "sent": trial.sent}
+        told = self._told("rollback", since) if caught else False
+        return Outcome("late labels", "rolled back", happened, caught, trial.seconds, trial.answered, told, evidence)
+
+    def _slow(self) -> Outcome:
+        since, watched = time.time(), self._stage.project.policy(self._stage.model).metrics
+        trial = self._trial("latency regression", Mutation("slow", amount=0.05))
+        caught = trial.rollout.state == "rolled_back"
+        happened = "rolled back" if caught else f"not noticed after {trial.sent:,} requests"
+        if not caught and not any(one.startswith("latency") for one in watched):
+            happened += ": rollout.judge.metrics has no latency_p95"
+        self._back_to_champion()
+        told = self._told("rollback", since) if caught else False
+        evidence = {"reason": trial.rollout.reason, "metrics": list(watched)}
+        return Outcome(
+            "latency regression", "rolled back", happened, caught, trial.seconds, trial.answered, told, evidence
+        )
+
+    def _equal(self) -> Outcome:
+        trial = self._trial("equal model", Mutation("none"))
+        wrong = trial.rollout.state == "rolled_back"
+        happened = {"aborted": "still on trial, nothing held against it"}.get(trial.rollout.state, trial.rollout.state)
+        self._back_to_champion()
+        evidence = {"reason": trial.rollout.reason, "sent": trial.sent}
+        return Outcome("equal model", "not rolled back", happened, not wrong, trial.seconds, 0, False, evidence)
+
+    def _cost(self) -> Outcome:
+        """Sixty calls at once of an expensive model, under a budget that pays for some of them."""
+        import httpx
+
+        stage, since = self._stage, time.time()
+        budgets.put(stage.store, Budget(f"model/{stages.LLM}", _BUDGET, "total"))
+        url = f"{stage.settings.data.url}/openai/v1/chat/completions"
+        body = {
+            "model": stages.LLM,
+            "messages": [{"role": "user", "content": "Tell me everything."}],
+            "max_tokens": 400,
+        }
+
+        def ask(_: int) -> int:
+            return httpx.post(url, json=body, timeout=30, trust_env=False).status_code
+
+        began = time.monotonic()
+        with ThreadPoolExecutor(8) as pool:
+            codes = list(pool.map(ask, range(_CALLS)))
+        with stage.store.read() as tx:
+            spent = usage.spent(tx, f"model/{stages.LLM}", 0.0)
+        answered, refused = codes.count(200), codes.count(429)
+        held = spent <= _BUDGET and refused > 0 and answered > 0
+        happened = f"{answered} answered, {refused} refused, ${spent:.4f} of ${_BUDGET:.2f} spent"
+        told = self._told("budget", since)
+        evidence = {"spent": spent, "limit": _BUDGET, "answered": answered, "refused": refused}
+        seconds = time.monotonic() - began
+        return Outcome("cost blow-up", "spending stops at the limit", happened, held, seconds, refused, told, evidence)
+
+    def _dead_worker(self) -> Outcome:
+        stage, since = self._stage, time.time()
+        live = running.find(stage.settings.home)
+        assert live is not None
+        with self._traffic.steady() as user:
+            time.sleep(0.5)
+            began = time.monotonic()
+            os.kill(live.pids["data"], signal.SIGKILL)
+            again = wait(lambda: _answers_again(stage, live.pids["data"]), 60.0)
+            seconds = time.monotonic() - began
+            time.sleep(0.5)
+        happened = f"served again after {user.down_seconds:.1f} s" if again else "did not come back in 60 s"
+        told = self._told("worker", since)
+        evidence = {"asked": user.asked, "failed": user.failed, "longest_gap_seconds": user.down_seconds}
+        return Outcome("dead worker", "serves again by itself", happened, again, seconds, user.failed, told, evidence)
+
+    def _dead_conductor(self) -> Outcome:
+        """Control is killed while a bad candidate is on trial: the verdict must come all the same."""
+        stage, since = self._stage, time.time()
+        live = running.find(stage.settings.home)
+        assert live is not None
+        digest = self._release("dead conductor", Mutation("inverted", amount=3.0))
+        rollout = looping.wait_rollout(stage.store, stage.model, digest, 30.0)
+        wait(lambda: _has_loaded(stage, digest), 30.0)
+        if failed := _load_failure(stage, digest):
+            raise errors.StateError(f"the mutant does not load: {failed}", code="STA-453")
+        os.kill(live.pids["control"], signal.SIGKILL)
+        began = time.monotonic()
+
+        def ended() -> bool:
+            return rollouts.get(stage.store, rollout.id).state != "progressing"
+
+        sent = self._traffic.send(self._requests, ended)
+        wait(ended, 60.0)
+        seconds, final = time.monotonic() - began, rollouts.get(stage.store, rollout.id)
+        answered = sum(one.arm == "candidate" for _, one in observations.of_rollout(stage.store, rollout.id))
+        caught = final.state == "rolled_back"
+        self._back_to_champion()
+        told = self._told("worker", since)
+        evidence = {"reason": final.reason, "sent": sent}
+        return Outcome(
+            "dead conductor", "rolled back all the same", final.state, caught, seconds, answered, told, evidence
+        )
+
+    def _drift(self) -> Outcome:
+        """The most influential column moves by two standard deviations: found, and a retraining begun."""
+        stage, since, began = self._stage, time.time(), time.monotonic()
+        order = self._influence()
+        if not order:
+            return Outcome("drift", "found, and a retraining begun", "no numeric column to move", None)
+        place = order[0]
+        values = np.array([row[place] for row in self._traffic.rows if row[place] is not None], dtype=np.float64)
+        shift = 2 * float(values.std()) or 1.0
+
+        def moved(row: list[Any]) -> list[Any]:
+            return [*row[:place], None if row[place] is None else row[place] + shift, *row[place + 1 :]]
+
+        def found() -> bool:
+            looks = rollouts.decisions(stage.store, stage.model, "drift", limit=20)
+            return any(one.verdict == "drift" and one.at >= since for one in looks)
+
+        window = stage.project.models[stage.model].monitor.window
+        sent = self._traffic.send(2 * window + 400, found, change=moved, pause=0.0)
+        seen = wait(found, 10.0)
+        begun = seen and wait(lambda: bool(signals.retrainings(stage.store, stage.model)), 10.0)
+        seconds = time.monotonic() - began
+        happened = "not found" if not seen else "found, a retraining begun" if begun else "found, no retraining begun"
+        verdict = self._retrained() if begun else ""
+        if verdict:
+            happened += f"; its gate said {verdict}"
+        told = self._told("drift", since)
+        evidence = {"column": self._traffic.columns[place], "shift": shift, "sent": sent}
+        return Outcome("drift", "found, and a retraining begun", happened, begun, seconds, 0, told, evidence)
+
+    def _retrained(self) -> str:
+        """Wait a while for the retraining's verdict, which depends on the project's own pipeline."""
+
+        def ended() -> bool:
+            return signals.going_on(self._stage.store, self._stage.model) is None
+
+        wait(ended, 45.0)
+        newest = signals.retrainings(self._stage.store, self._stage.model, limit=1)
+        return newest[0].verdict or newest[0].state if newest and ended() else ""
+
+
+def _has_loaded(stage: Stage, digest: str) -> bool:
+    """Whether the data plane has loaded a release, or cannot."""
+    states = {one.release: one.state for one in loads.every(stage.store, stage.model)}
+    return states.get(digest) in ("Loaded", "FailedToLoad")
+
+
+def _load_failure(stage: Stage, digest: str) -> str:
+    found = [one for one in loads.every(stage.store, stage.model) if one.release == digest]
+    return found[0].message if found and found[0].state == "FailedToLoad" else ""
+
+
+def _answers_again(stage: Stage, before: int) -> bool:
+    live = running.find(stage.settings.home)
+    return live is not None and live.pids["data"] != before and running.is_ready(stage.settings.data)
+
+
+def _write(stage: Stage, folder: Path, model: Any) -> None:
+    """Write a model in place of the champion's, beside everything else that the champion's files say (signature …)."""
+    source = stage.blobs.path(releases.model_manifest(releases.get(stage.store, stage.champion)).artifact)
+    if (source / "MLmodel").is_file():
+        shutil.copytree(source, folder)
+        said = yaml.safe_load((source / "MLmodel").read_text(encoding="utf-8"))
+        file = folder / str(said["flavors"].get("sklearn", {}).get("pickled_model", "model.pkl"))
+    else:
+        folder.mkdir()
+        file = folder / "model.pkl"
+    file.write_bytes(pickle.dumps(model))
+
+
+def _load(stage: Stage) -> Any:
+    """Load the champion in this process, to make mutants of it.
+
+    :raises StateError: STA-453 when it cannot be wrapped.
+    """
+    from ondol.serving import loading
+
+    manifest = releases.model_manifest(releases.get(stage.store, stage.champion))
+    try:
+        return loading.load(stage.blobs.path(manifest.artifact)).model
+    except errors.OndolError as error:
+        raise errors.StateError(f"no mutant can be made of the champion: {error.message}", code="STA-453") from error
