@@ -30,7 +30,8 @@ ISVC = "/apis/serving.kserve.io/v1beta1/namespaces/default/inferenceservices"
 def door(store: Store, wrapped: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> Iterator[str]:
     """Serve a store's resources and yield the URL that a kubeconfig names."""
     listening = listen.bind(Address("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(wrapped(KubernetesDoor(store)), log_level="warning", lifespan="off"))
+    served = KubernetesDoor(store)
+    server = uvicorn.Server(uvicorn.Config(wrapped(served), log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:
@@ -38,6 +39,7 @@ def door(store: Store, wrapped: Callable[[ASGIApp], ASGIApp] = lambda app: app) 
     try:
         yield f"{listen.address_of(listening).url}/k8s"
     finally:
+        served.close()
         server.force_exit = True
         server.should_exit = True
         thread.join()

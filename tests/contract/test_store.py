@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -142,3 +145,21 @@ def test_eight_writers_that_start_together_wait_for_their_turn(database: str) ->
     assert [writer.exitcode for writer in writers] == [0] * 8
     with Store(database) as mine, mine.write() as tx:
         assert counters.reserve(tx, "shared") == 401
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
+def test_connections_go_with_their_threads(store: Store) -> None:
+    def read() -> None:
+        with store.read() as tx:
+            tx.rows("SELECT 1 AS one")
+
+    def open_files() -> int:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    read()
+    before = open_files()
+    for _ in range(20):
+        thread = threading.Thread(target=read)
+        thread.start()
+        thread.join()
+    assert open_files() <= before + 4

@@ -18,6 +18,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +101,18 @@ class _PostgresTx:
         return rows[0] if rows else None
 
 
+class _Held:
+    """One thread's connection, which goes with the thread: servers' threads come and go, and files are limited."""
+
+    __slots__ = ("__weakref__", "connection")
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+
+    def __del__(self) -> None:
+        self.connection.close()
+
+
 class Store:
     """A database that several threads and processes may use at once.
 
@@ -112,7 +125,7 @@ class Store:
         self.database = str(database)
         self.dialect = "postgres" if self.database.startswith(("postgresql://", "postgres://")) else "sqlite"
         self._local = threading.local()
-        self._connections: list[Any] = []
+        self._held: weakref.WeakSet[_Held] = weakref.WeakSet()
         self._guard = threading.Lock()
         if self.dialect == "sqlite":
             Path(self.database).parent.mkdir(parents=True, exist_ok=True)
@@ -156,13 +169,13 @@ class Store:
             ) from error
 
     def _connection(self) -> Any:
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._connect_sqlite() if self.dialect == "sqlite" else self._connect_postgres()
-            self._local.connection = connection
+        held: _Held | None = getattr(self._local, "held", None)
+        if held is None:
+            held = _Held(self._connect_sqlite() if self.dialect == "sqlite" else self._connect_postgres())
+            self._local.held = held
             with self._guard:
-                self._connections.append(connection)
-        return connection
+                self._held.add(held)
+        return held.connection
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
@@ -223,9 +236,9 @@ class Store:
     def close(self) -> None:
         """Close every connection this store opened, in all threads."""
         with self._guard:
-            for connection in self._connections:
-                connection.close()
-            self._connections.clear()
+            for held in list(self._held):
+                held.connection.close()
+            self._held.clear()
         self._local = threading.local()
 
     def __enter__(self) -> Store:

@@ -7,6 +7,7 @@ Source: Kubernetes' documentation of `additionalPrinterColumns` and of `meta.k8s
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Sequence
@@ -20,10 +21,15 @@ _STEP = re.compile(
 )
 
 
+@functools.cache
+def _steps(path: str) -> tuple[re.Match[str], ...]:
+    return tuple(_STEP.finditer(path))
+
+
 def values(item: object, path: str) -> list[object]:
     """Return everything a path leads to."""
     here = [item]
-    for step in _STEP.finditer(path):
+    for step in _steps(path):
         if step["count"]:
             return [sum(len(one) if isinstance(one, (dict, list)) else 1 for one in here)]
         if step["key"]:
