@@ -80,6 +80,11 @@ def start(
                 way_out="Start a service of its own for it.",
                 code="INP-031",
             )
+        if route.kind == "application" and 0 in policy.steps:
+            raise errors.UnsupportedError(
+                f"{service!r} is an LLM application: its requests are not copied", where="policy.steps",
+                way_out="Use `canary` with steps above 0, or `ab`.", code="UNS-421",
+            )  # fmt: skip
         rollout = Rollout(
             ids.new_id("rollout"), service, route.stable, candidate.digest, policy,
             started_at=now, updated_at=now, step_times=(now,), reason="started",
