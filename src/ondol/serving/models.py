@@ -14,21 +14,25 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 from ondol.base import errors, hashing
-from ondol.records.release import ModelManifest, Release
 from ondol.records.rollout import Arm, Route
 from ondol.records.worker import Scaling
-from ondol.serving import collecting, describing, loading
-from ondol.serving.batching import Batcher
-from ondol.serving.engines import compiled
-from ondol.serving.engines.base import Elsewhere
-from ondol.serving.inputs import InputSpec
+from ondol.serving import collecting
+from ondol.serving.background import Background
+from ondol.serving.opening import Model as Model
+from ondol.serving.opening import Serving as Serving
+from ondol.serving.opening import behind, files_of, in_own_environment
+from ondol.serving.opening import load_release as load_release
 from ondol.serving.options import Options as Options
 from ondol.serving.options import options_of as options_of
+from ondol.serving.workers import recorded
 from ondol.serving.workers.fleet import Fleet
+from ondol.serving.workers.model_process import ModelProcess
 from ondol.serving.workers.pool import Pool
 from ondol.store import components, loads, releases
 from ondol.store.blobs import Blobs
@@ -37,101 +41,11 @@ from ondol.store.connection import Store
 
 log = logging.getLogger("ondol.serving")
 
+DRAIN_SECONDS = 10.0
+"""How long a process that nobody routes to any more is kept for requests that found it before."""
+
 RETRY_SECONDS = 15.0
 """After how long processes that did not start are tried again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A loaded release, ready to answer."""
-
-    digest: str
-    version: str
-    spec: InputSpec
-    choice: compiled.Choice
-    batcher: Batcher
-    probabilities: bool
-    """Whether it can answer with probabilities."""
-
-    platform: str
-    dialect: str = ""
-    """The protocol version it was loaded for, when it would answer otherwise under another."""
-
-    notes: tuple[str, ...] = ()
-    pool: Pool | None = None
-    """The processes that answer instead, whole bodies at a time; None: the model is in memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """What one service's requests see; never changed, only replaced."""
-
-    route: Route
-    """The route as it is served: without a candidate that is not loaded."""
-
-    stable: Model
-    arms: Mapping[Arm, Model] = field(default_factory=dict)
-    """The loaded variants by name; the candidate is the first."""
-
-    options: Options = field(default_factory=Options)
-    parts: Mapping[str, Pool] = field(default_factory=dict)
-    """The processes beside the predictor that serve, by component."""
-
-    forwards: bool = False
-    """Whether requests go to a process: to the transformer, or to a predictor that is one."""
-
-    @property
-    def candidate(self) -> Model | None:
-        return self.arms.get(self.route.candidate_name)
-
-    @property
-    def models(self) -> tuple[Model, ...]:
-        return (self.stable, *self.arms.values())
-
-    def model(self, arm: Arm) -> Model:
-        return self.arms.get(arm, self.stable)
-
-
-def load_release(store: Store, blobs: Blobs, release: Release, *, dialect: str = "v1", safe: bool = False) -> Model:
-    """Load a release, test its engine and warm it up.
-
-    :param dialect: the service's protocol version.
-    :param safe: open no pickle.
-    :raises OndolError: with the reason when it cannot be served.
-    """
-    manifest = releases.model_manifest(release)
-    path = blobs.path(manifest.artifact)
-    if not path.exists():
-        path = Path(manifest.uri.removeprefix("file://"))
-    artifact = loading.load(path, manifest.artifact, manifest.format, dialect=dialect, safe=safe)
-    spec = describing.describe(artifact)
-    try:
-        choice = compiled.choose(artifact.model, spec, name=release.name)
-    except Exception as error:  # the model's own code ran: whatever it raised is why it cannot serve
-        raise errors.InputError(
-            f"the model fails on sample rows: {type(error).__name__}: {error}", where=manifest.uri, code="INP-224"
-        ) from error
-    return Model(
-        digest=release.digest,
-        version=manifest.version or hashing.short(release.digest),
-        spec=spec,
-        choice=choice,
-        batcher=Batcher(choice, spec),
-        probabilities=compiled.has_probabilities(artifact.model),
-        platform=f"{manifest.format}_{artifact.flavour}" if artifact.flavour != manifest.format else manifest.format,
-        dialect=artifact.dialect,
-        notes=artifact.notes,
-    )
-
-
-def behind(release: Release, manifest: ModelManifest, pool: Pool) -> Model:
-    """Return a model that is a server of the user's own: whole requests go to its processes."""
-    choice = compiled.Choice(Elsewhere(), f"its own server: {' '.join(pool.spec.command)[:200]}")
-    spec = InputSpec(0)
-    return Model(
-        digest=release.digest, version=manifest.version or hashing.short(release.digest), spec=spec, choice=choice,
-        batcher=Batcher(choice, spec), probabilities=False, platform="process", pool=pool,
-    )  # fmt: skip
 
 
 class Models:
@@ -148,6 +62,8 @@ class Models:
         self._store = store
         self._safe = safe
         self._blobs = blobs
+        self._home = home
+        self._slow = Background(lambda: self._work.put(True))  # models in environments of their own
         self._predictor_host = predictor_host
         self.fleet = Fleet(home, blobs, home / "logs", lambda: self._work.put(True))
         self._parts: dict[tuple[str, str], tuple[str, Pool]] = {}  # of service and component: digest and who serves
@@ -184,6 +100,9 @@ class Models:
             self._thread = None
         for model in self._models.values():
             model.batcher.close()
+            if isinstance(model.choice.engine, ModelProcess):
+                model.choice.engine.retire()
+        self._slow.stop()
         self.fleet.stop()
 
     def follow(self, routes: Mapping[str, Route]) -> None:
@@ -294,6 +213,7 @@ class Models:
                 return
         except errors.OndolError as error:
             self._failed[key] = generation
+            self._slow.forget((service, digest, dialect))
             self._try_again_later((service, "predictor", digest))
             log.error("%s: release %s cannot be served: %s", service, hashing.short(digest), error.message)
             loads.put(self._store, service, digest, "FailedToLoad", f"{error.code}: {error.message}")
@@ -315,7 +235,16 @@ class Models:
         release = releases.get(self._store, digest)
         manifest = releases.model_manifest(release)
         if manifest.worker is None:
-            return load_release(self._store, self._blobs, release, dialect=dialect, safe=self._safe)
+            path = files_of(self._blobs, manifest)
+            need = recorded.need_of(path, manifest.format) if path.exists() else None
+            if need is None:
+                return load_release(self._store, self._blobs, release, dialect=dialect, safe=self._safe)
+            work = partial(in_own_environment, release, path, need, self._home, dialect=dialect, safe=self._safe)
+            key = (service, digest, dialect)
+            model = cast("Model | None", self._slow.result(key, work))
+            if model is not None:
+                self._slow.forget(key)
+            return model
         with self._guard:
             scaling = self._options.get(service, Options()).scaling
         pool = self.fleet.ensure((service, "predictor", digest), manifest.worker, scaling, {})
@@ -397,6 +326,9 @@ class Models:
             model = self._models.pop(key)
             loads.put(self._store, *key, "Unloaded")
             self._retire(model)
+        for slow in self._slow.begun():
+            if cast("tuple[str, str, str]", slow)[:2] not in kept and (unwanted := self._slow.forget(slow)):
+                self._retire(unwanted)
         places = {(one.service, one.component) for one in wanted_parts}
         self._parts = {place: found for place, found in self._parts.items() if place in places}
         self.fleet.keep(
@@ -406,8 +338,13 @@ class Models:
         )
 
     def _retire(self, model: Model) -> None:
+        """Let a model go once the requests that hold it are answered."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(model.batcher.close)
+        if isinstance(model.choice.engine, ModelProcess):
+            timer = threading.Timer(DRAIN_SECONDS, model.choice.engine.retire)
+            timer.daemon = True
+            timer.start()
 
 
 def _asked_for(route: Route) -> tuple[str, ...]:
