@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -28,7 +29,7 @@ from tests.behaviour import serving_tools
 from tests.behaviour.serving_tools import Plane
 from tests.conftest import new_settings
 
-from ondol.store import observations, resources, routes
+from ondol.store import observations, resources, routes, spans
 from ondol.store.connection import Store
 
 COLUMNS = 5
@@ -408,3 +409,47 @@ def test_malformed_binary_tensors_are_refused(
     else:
         assert answer.status_code == 400, answer.text
         assert answer.json()["code"].startswith("INP-")
+
+
+def test_a_traced_request_is_a_span_of_its_callers_trace(plane: Plane) -> None:
+    trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    body, url = {"instances": [X[0].tolist()]}, "/v1/models/linear:predict"
+    headers = {"traceparent": f"00-{trace}-{parent}-01", "tracestate": "vendor=1", "x-request-id": "traced-1"}
+    answer = plane.client.post(url, json=body, headers=headers)
+    version, same, own, flags = answer.headers["traceresponse"].split("-")
+    assert (version, same, flags) == ("00", trace, "01")
+    serving_tools.wait(lambda: any(one.trace == trace for one in spans.traces(plane.store)))
+    (span,) = spans.of_trace(plane.store, trace)
+    assert (span.id, span.parent, span.name, span.error) == (own, parent, "predict linear", "")
+    assert span.attributes["http.response.status_code"] == 200
+    serving_tools.wait(lambda: any(one.id == "traced-1" for one in observations.of_service(plane.store, "linear")))
+    (logged,) = (one for one in observations.of_service(plane.store, "linear") if one.id == "traced-1")
+    assert logged.trace == trace
+    unsampled = plane.client.post(url, json=body, headers={"traceparent": f"00-{trace[::-1]}-{parent}-00"})
+    assert unsampled.headers["traceresponse"].endswith("-00")
+    for broken in ("", "00-x", f"ff-{trace}-{parent}-01", f"00-{'0' * 32}-{parent}-01", f"00-{trace}-{parent}-01-x"):
+        assert "traceresponse" not in plane.client.post(url, json=body, headers={"traceparent": broken}).headers
+
+
+def test_metrics_are_read_by_prometheus_own_parser(plane: Plane) -> None:
+    plane.predict("linear", X[:1].tolist())
+    plane.predict("linear", [[1]])
+    text = plane.client.get("/metrics").text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    counted = {
+        (sample.labels["service"], sample.labels["protocol"], sample.labels["status"]): sample.value
+        for sample in families["ondol_requests"].samples
+    }
+    assert counted["linear", "v1", "200"] >= 1
+    assert counted["linear", "v1", "400"] >= 1
+    seconds = families["ondol_request_seconds"]
+    assert seconds.type == "histogram"
+    buckets: dict[tuple[str, ...], list[float]] = {}
+    for sample in seconds.samples:
+        labels = tuple(sample.labels[name] for name in ("service", "release", "protocol"))
+        if sample.name.endswith("_bucket"):
+            buckets.setdefault(labels, []).append(sample.value)
+        if sample.name.endswith("_count"):
+            assert buckets[labels][-1] == sample.value
+    assert all(found == sorted(found) for found in buckets.values())
+    assert {"ondol_queue_rows", "ondol_requests_in_flight"} <= set(families)

@@ -91,6 +91,7 @@ class DataPlane:
             door = importlib.import_module(_OPENAI).OpenAIDoor
             self.openai = door(self.store, self.settings, self.routes, self.request_log)
             await self.openai.start()
+            self.context.spans = self.openai.services.spans
         if self.settings.grpc is not None:
             await self._start_grpc(self.settings.grpc)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -88,6 +89,9 @@ class Nowhere:
 
 
 NOWHERE = Nowhere()
+_TRACEPARENT = re.compile(
+    r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<parent>[0-9a-f]{16})-[0-9a-f]{2}(?P<more>-.*)?"
+)
 _current: ContextVar[ActiveSpan | None] = ContextVar("ondol_span", default=None)
 
 
@@ -102,13 +106,30 @@ def _hex(bits: int) -> str:
     return f"{random.getrandbits(bits):0{bits // 4}x}"
 
 
+def adopt(sink: SpanSink, name: str, traceparent: str) -> ActiveSpan | None:
+    """Open a span in a caller's trace, or return None when `traceparent` is not W3C trace context's.
+
+    What the caller does not sample has a span, so that its trace can be named, but the sink does not get it.
+    """
+    trace, parent = _caller(traceparent)
+    if not trace:
+        return None
+    sampled = int(traceparent.strip()[53:55], 16) & 1
+    return ActiveSpan(trace, _hex(64), parent, name, time.time(), sink if sampled else NOWHERE)
+
+
+def traceparent(span: ActiveSpan) -> str:
+    """Return a span as the `traceparent` of whoever works for it."""
+    return f"00-{span.trace}-{span.id}-{'00' if span.sink is NOWHERE else '01'}"
+
+
 def _caller(traceparent: str) -> tuple[str, str]:
-    parts = traceparent.strip().lower().split("-")
-    if len(parts) == 4 and len(parts[1]) == 32 and len(parts[2]) == 16 and set(parts[1]) != {"0"}:
-        with contextlib.suppress(ValueError):
-            int(parts[1] + parts[2], 16)
-            return parts[1], parts[2]
-    return "", ""
+    """Return trace and parent of a `traceparent`; empty when it is none, and then the caller's trace is not known."""
+    found = _TRACEPARENT.fullmatch(traceparent.strip().lower())
+    if found is None or found["version"] == "ff" or (found["version"] == "00" and found["more"]):
+        return "", ""
+    trace, parent = found["trace"], found["parent"]
+    return (trace, parent) if set(trace) != {"0"} and set(parent) != {"0"} else ("", "")
 
 
 @contextlib.contextmanager

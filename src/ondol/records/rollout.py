@@ -274,3 +274,6 @@ class Observation:
     shadow: bool = False
     """A copy that the candidate answered for the record only. Its `signals` compare it with the answer that was given:
     `disagreement`, `probability_difference`, `latency_ratio`, `primary_status`."""
+
+    trace: str = ""
+    """The caller's trace (W3C trace context), when the request brought one."""

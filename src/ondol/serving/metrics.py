@@ -19,7 +19,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._requests: dict[tuple[str, str, str, int], int] = {}
-        self._latency: dict[tuple[str, str], list[float]] = {}
+        self._latency: dict[tuple[str, str, str], list[float]] = {}
         self._gauges: list[tuple[str, str, Callable[[], Iterable[tuple[Labels, float]]]]] = []
         self.in_flight: dict[str, int] = {}
 
@@ -27,9 +27,9 @@ class Metrics:
         """Count one answered request."""
         key = (service, release, protocol, status)
         self._requests[key] = self._requests.get(key, 0) + 1
-        cell = self._latency.get((service, protocol))
+        cell = self._latency.get((service, release, protocol))
         if cell is None:
-            cell = self._latency[(service, protocol)] = [0.0] * (len(BUCKETS) + 2)
+            cell = self._latency[(service, release, protocol)] = [0.0] * (len(BUCKETS) + 2)
         cell[bisect_left(BUCKETS, seconds)] += 1
         cell[-1] += seconds
 
@@ -57,8 +57,8 @@ class Metrics:
     def _histogram(self) -> list[str]:
         name = "ondol_request_seconds"
         lines = [f"# HELP {name} Time from the whole request read to its answer.", f"# TYPE {name} histogram"]
-        for (service, protocol), cell in sorted(self._latency.items()):
-            labels, total = (("service", service), ("protocol", protocol)), 0.0
+        for (service, release, protocol), cell in sorted(self._latency.items()):
+            labels, total = (("service", service), ("release", release), ("protocol", protocol)), 0.0
             for bound, count in zip((*BUCKETS, "+Inf"), cell[:-1], strict=True):
                 total += count
                 lines.append(f"{name}_bucket{_labels((*labels, ('le', str(bound))))} {total:g}")

@@ -57,6 +57,9 @@ class Caller:
     timeout: float
     """Seconds the caller waits; infinite when it did not say."""
 
+    traceparent: bytes = b""
+    """The caller's span, as W3C trace context writes it; empty when it is not traced."""
+
     pinned: Arm | None = None
     """The arm the caller asked for by version; its request is no evidence in a rollout."""
 
@@ -86,7 +89,7 @@ class Callers:
             if len(named) != rows or not all(named):
                 way_out = "Send one id per row, separated by commas."
                 raise inputs.wrong(f"{len(named)} ids for {rows} rows", "x-request-ids", "INP-201", way_out)
-            return Caller(named, "", True, True, timeout)
+            return Caller(named, "", True, True, timeout, get(b"traceparent", b""))
         unit, own = (
             get(b"x-ondol-unit", b"").decode("utf-8", "replace"),
             get(b"x-request-id", b"").decode("utf-8", "replace"),
@@ -94,7 +97,8 @@ class Callers:
         if not unit and route.unit:
             unit = units.find(route.unit, partial(_text, headers), body)
         identifier = own or given or f"{self._prefix}{next(self._numbers)}"
-        return Caller([identifier], unit or identifier, False, bool(own or given or unit), timeout)
+        traced = get(b"traceparent", b"")
+        return Caller([identifier], unit or identifier, False, bool(own or given or unit), timeout, traced)
 
 
 def _text(headers: RequestHeaders, name: str) -> str:

@@ -14,11 +14,12 @@ from typing import Any
 
 import msgspec
 
-from ondol.api.kserve import answers
+from ondol.api.kserve import answers, tracing
 from ondol.api.kserve.answers import Headers, Reply
 from ondol.api.kserve.caller import Caller
 from ondol.api.kserve.mirror import Mirror, Original
 from ondol.base import errors
+from ondol.base.telemetry import NOWHERE, ActiveSpan, SpanSink
 from ondol.records.rollout import STABLE, Arm, Observation
 from ondol.rollout import split
 from ondol.serving import inputs
@@ -42,6 +43,9 @@ class Context:
         self.request_log = request_log
         self.metrics = metrics
         self.mirror = Mirror(request_log)
+        self.spans: SpanSink = NOWHERE
+        """Takes the spans of requests that are traced."""
+
         self.sampled_out = 0
         self.sample = 1.0
         """Share of requests that are logged while no trial is on."""
@@ -89,7 +93,7 @@ class Exchange:
 
     __slots__ = (
         "_caller", "_context", "_features", "_finished", "_parts", "_pending", "_probabilities", "_protocol",
-        "_queued", "_reply", "_rows", "_seconds", "_timer", "_write", "serving", "started",
+        "_queued", "_reply", "_rows", "_seconds", "_span", "_timer", "_write", "serving", "started",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +106,10 @@ class Exchange:
         self.started = started
         self._caller = caller
         self._seconds = min(serving.options.timeout_seconds, caller.timeout)
+        self._span: ActiveSpan | None = None
+        if caller.traceparent:
+            name = f"predict {serving.route.service}"
+            self._span = tracing.begin(context.spans, caller.traceparent, name, started)
         self._write = write
         self._reply = reply
         self._timer: asyncio.TimerHandle | None = None
@@ -240,8 +248,10 @@ class Exchange:
     def _headers(self) -> Headers:
         arms = ",".join(part.arm for part in self._parts)
         releases = ",".join(part.model.digest for part in self._parts)
+        traced = tracing.response(self._span) if self._span is not None else ()
         return [
             answers.JSON,
+            *traced,
             (b"x-request-id", b"per-row" if self._caller.per_row else _header(self._caller.ids[0])),
             (b"x-ondol-release", releases.encode()),
             (b"x-ondol-arm", arms.encode()),
@@ -257,6 +267,11 @@ class Exchange:
             if status == 429 or (status < 500 and failed is not None and part is failed):
                 continue
             self._observe(part, status, seconds * 1000)
+        if self._span is not None:
+            releases, arms = ",".join(part.model.digest for part in self._parts), ",".join(p.arm for p in self._parts)
+            status = 200 if failed is None else answers.status_of_failure(failed.error)
+            error = str(failed.error) or type(failed.error).__name__ if failed is not None else ""
+            tracing.end(self._span, route.service, releases, arms, self._protocol, status, error)
 
     def _observe(self, part: Part, status: int, milliseconds: float) -> None:
         context, caller, route, now = self._context, self._caller, self.serving.route, time.time()
@@ -268,12 +283,13 @@ class Exchange:
             return
         # Who names a version chooses the arm: that request says nothing about units that were assigned to it.
         rollout = route.rollout if caller.pinned is None else ""
+        trace = self._span.trace if self._span is not None else ""
 
         def append(identifier: str, unit: str, features: str, prediction: str) -> None:
             context.request_log.append(
                 Observation(
                     identifier, now, route.service, part.model.digest, part.arm, unit, status, milliseconds, rollout,
-                    features, prediction, weight=route.weight,
+                    features, prediction, weight=route.weight, trace=trace,
                 )
             )  # fmt: skip
 

@@ -16,11 +16,12 @@ from http import HTTPStatus
 
 import msgspec
 
-from ondol.api.kserve import answers
+from ondol.api.kserve import answers, tracing
 from ondol.api.kserve.answers import Headers, Reply
 from ondol.api.kserve.caller import Caller, RequestHeaders
 from ondol.api.kserve.exchange import Context
-from ondol.base import errors
+from ondol.base import errors, telemetry
+from ondol.base.telemetry import ActiveSpan
 from ondol.records.rollout import STABLE, Arm, Observation
 from ondol.rollout import split
 from ondol.serving import inputs
@@ -70,6 +71,8 @@ class Request:
     inside: bool
     caller: Caller
     arm: Arm = STABLE
+    span: ActiveSpan | None = None
+    """This request in its caller's trace, if it is traced."""
 
     @property
     def service(self) -> str:
@@ -110,6 +113,9 @@ class Forwarding:
         :raises StateError: STA-021 while a transformer or explainer does not serve yet.
         """
         pool = self._pool(request)
+        if request.caller.traceparent:
+            name = f"{request.component} {request.service}"
+            request.span = tracing.begin(self._context.spans, request.caller.traceparent, name, request.started)
         flying = self._context.metrics.in_flight
         flying[request.service] = flying.get(request.service, 0) + 1
         task = asyncio.get_running_loop().create_task(self._answer(request, pool))
@@ -172,6 +178,9 @@ class Forwarding:
         predictor = request.component == "predictor"
         version = request.model.version if predictor else request.component
         context.metrics.record(route.service, version, protocol, status, seconds)
+        if request.span is not None:
+            release = request.model.digest if predictor else ""
+            tracing.end(request.span, route.service, release, request.arm, protocol, status, f"status {status}")
         if not predictor or request.method != "POST" or request.protocol == "explain" or 400 <= status < 500:
             return  # the predictor's own exchange is what the log keeps
         now = time.time()
@@ -181,6 +190,7 @@ class Forwarding:
                 Observation(
                     caller.ids[0], now, route.service, request.model.digest, request.arm, caller.unit, status,
                     seconds * 1000, route.rollout, features, prediction, weight=route.weight,
+                    trace=request.span.trace if request.span is not None else "",
                 )
             )  # fmt: skip
 
@@ -190,6 +200,8 @@ def _headers(request: Request) -> Headers:
     identifier = request.caller.ids[0]
     safe = identifier if identifier.isascii() and identifier.isprintable() else "?"
     found = [(b"x-request-id", safe.encode())]
+    if request.span is not None:
+        found += tracing.response(request.span)
     if request.component == "predictor":
         found += [
             (b"x-ondol-release", request.model.digest.encode()),
@@ -229,6 +241,8 @@ def _onwards(request: Request) -> Mapping[str, str]:
         if name.decode("latin-1") not in _NOT_PASSED_ON
     }
     found["x-request-id"] = request.caller.ids[0]
+    if request.span is not None:
+        found["traceparent"] = telemetry.traceparent(request.span)
     if request.caller.unit != request.caller.ids[0]:
         found["x-ondol-unit"] = request.caller.unit
     return found

@@ -55,6 +55,9 @@ _REFUSED = {
 }
 """Methods of Triton's further service, and what to do instead."""
 
+_TOLD = (b"x-", b"traceresponse")
+"""Headers of an answer that are metadata as well."""
+
 Handler = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
 
 
@@ -133,7 +136,7 @@ class GRPCServer:
         call = Call(serving, "grpc", headers, b"", reply, started, message.model_version)
         self._door.begin(call, request, grpc_tensors.Writer(serving, request).write, reply)
         status, body, found = await answered
-        metadata = tuple((name.decode(), value.decode()) for name, value in found if name.startswith(b"x-"))
+        metadata = tuple((name.decode(), value.decode()) for name, value in found if name.startswith(_TOLD))
         if status != 200:
             await _abort(context, status, body, metadata)
         context.set_trailing_metadata(metadata)
