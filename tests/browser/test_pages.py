@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.browser import seed_monitoring
 from tests.conftest import ControlProcess
 
 from ondol.records.kfp import RecurringRun, Trigger
@@ -277,3 +278,34 @@ def test_an_a_b_test_of_three_shows_every_arm(browser: Browser, control: Control
     assert browser.page.locator("svg.chart polygon.band").count() == 4
     assert browser.complaints == []
     assert "복제" not in browser.open(f"/rollouts/{rollout.id}?lang=ko")
+
+
+def test_what_is_watched_done_and_told(browser: Browser, control: ControlProcess) -> None:
+    service = "watched"
+    seed_monitoring.seed(control.store, service)
+    expected = {
+        "/monitoring": ["requests per hour", "degraded", "columns drifted in 2,000 requests"],
+        f"/monitoring/{service}": [
+            "Drift by column",
+            "wind_gust",
+            "in each of 24 windows",
+            "Loss of labelled requests",
+        ],
+        "/loop": ["Signals that nobody answers yet", "labels of October", "Retrainings", "better by 0.0093", "drift"],
+        "/alerts": ["slack-1f2e3d4c", "the data plane (process 4711) died", "holiday season", "critical"],
+    }
+    for path, texts in expected.items():
+        shown = browser.open(path)
+        for text in texts:
+            assert text in shown, f"{path} lacks {text!r}"
+        assert browser.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
+    browser.open(f"/monitoring/{service}")
+    assert browser.page.locator("svg.spark polyline").count() == len(seed_monitoring.COLUMNS) + 1
+    first = browser.page.locator("h2:has-text('Drift by column') ~ .card figcaption").first.inner_text()
+    assert first.startswith(("temp", "humid"))  # what drifts stands first
+    assert "시간당 요청" in browser.open(f"/monitoring/{service}?lang=ko")
+    browser.page.set_viewport_size({"width": 390, "height": 800})
+    for path in expected:
+        browser.open(path)
+        assert browser.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
+    assert browser.page.goto(f"{browser.url}/monitoring/nobody").status == 404

@@ -34,6 +34,7 @@ from ondol.api.kubernetes import door as kubernetes
 from ondol.api.mlflow.door import MlflowDoor, is_ours
 from ondol.app import listen
 from ondol.app.pipelining import PipelineThread
+from ondol.base import errors
 from ondol.base.settings import Settings
 from ondol.formats import project as projects
 from ondol.monitoring import alert_targets, alerts, pulse
@@ -84,7 +85,11 @@ class Control:
         return self.mlflow.ready or self.mlflow.error is not None
 
     def _outbox(self) -> alerts.Outbox:
-        return alerts.Outbox(self.store, alert_targets.read(projects.load(self.settings.project).alerts))
+        try:
+            targets = alert_targets.read(projects.load(self.settings.project).alerts)
+        except errors.NotFoundError:  # no ondol.yaml: nobody to tell
+            targets = []
+        return alerts.Outbox(self.store, targets)
 
     def _look(self) -> None:
         """Say that this process lives, and look after the data plane."""

@@ -286,6 +286,21 @@ def after(store: Store, service: str, seq: int, limit: int) -> list[tuple[int, O
     return [(row["seq"], _observation(row)) for row in rows]
 
 
+def volume(store: Store, service: str, since: float, seconds: float, buckets: int) -> list[int]:
+    """Return how many requests of a service are in each of some equal spans of time since a moment.
+
+    Requests that were moved to files already are not counted.
+    """
+    with store.read() as tx:
+        rows = tx.rows(
+            "SELECT CAST((at - ?) / ? AS BIGINT) AS bucket, COUNT(*) AS requests FROM observations "
+            "WHERE service = ? AND at >= ? GROUP BY 1",
+            (since, seconds, service, since),
+        )
+    found = {int(row["bucket"]): int(row["requests"]) for row in rows}
+    return [found.get(number, 0) for number in range(buckets)]
+
+
 def has_after(store: Store, service: str, seq: int, count: int) -> bool:
     """Say whether there are at least `count` observations of a service after a position, without reading them."""
     with store.read() as tx:

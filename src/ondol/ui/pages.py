@@ -22,6 +22,7 @@ from ondol.rollout import standing
 from ondol.store import kfp, loads, overview, registry_events, releases, rollouts, runs
 from ondol.store.connection import Store
 from ondol.ui import evidence, evidence_plots, plots
+from ondol.ui.monitoring_pages import MonitoringPages
 from ondol.ui.words import COOKIE, Words, wanted
 
 _HERE = Path(__file__).parent
@@ -90,6 +91,7 @@ class Pages:
             "/runs/{id}": self._run,
             "/runs/{id}/steps/{step:path}": self._step,
             "/history": self._history,
+            **MonitoringPages(self._store).pages(),
         }
         found: list[BaseRoute] = [Route(path, self._page(page), methods=["GET"]) for path, page in pages.items()]
         return [*found, Mount("/ui", StaticFiles(directory=_HERE / "static"))]

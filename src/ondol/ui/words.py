@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ondol.ui import words_monitoring
+
 LANGUAGES = ("en", "ko")
 COOKIE = "ondol_language"
 
@@ -129,6 +131,8 @@ _KOREAN = {
     "every {seconds} s": "{seconds}초마다",
     "switched off": "꺼짐",
 }
+
+_KOREAN = {**words_monitoring.KOREAN, **_KOREAN}
 
 
 class Words:

@@ -307,7 +307,14 @@ class Drills:
         told = self._told("worker", since)
         evidence = {"reason": final.reason, "sent": sent}
         return Outcome(
-            "dead conductor", "rolled back all the same", final.state, caught, seconds, answered, told, evidence
+            "dead conductor",
+            "rolled back all the same",
+            final.state.replace("_", " "),
+            caught,
+            seconds,
+            answered,
+            told,
+            evidence,
         )
 
     def _drift(self) -> Outcome:
