@@ -6,6 +6,8 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from ondol.base import errors
-from ondol.serving import describing, loading, pickles
+from ondol.serving import describing, loading, payloads_v1, pickles
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 5))
@@ -186,3 +188,63 @@ assert "pandas" not in sys.modules
 import pandas
 """
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+
+
+def test_torchscript_and_exported_programs_answer_as_the_module(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is an extra, and not of the development environment")
+    module = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1)).eval()
+    rows = torch.from_numpy(X.astype(np.float32))
+    expected = module(rows).detach().numpy()[:, 0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch warns that TorchScript is old
+        torch.jit.save(torch.jit.trace(module, rows[:2]), str(tmp_path / "script.pt"))
+    shapes = ({0: torch.export.Dim("rows")},)
+    torch.export.save(torch.export.export(module, (rows[:2],), dynamic_shapes=shapes), str(tmp_path / "exported.pt2"))
+    for name, width in (("script.pt", 0), ("exported.pt2", 5)):
+        artifact = loading.load(tmp_path / name, model_format="pytorch")
+        assert describing.describe(artifact).n_features == width
+        assert np.allclose(artifact.model.predict(X), expected, atol=1e-6)
+    torch.save(module.state_dict(), str(tmp_path / "weights.pt"))
+    torch.export.save(torch.export.export(module, (rows[:2],)), str(tmp_path / "fixed.pt2"))
+    for name, code in (("weights.pt", "INP-222"), ("fixed.pt2", "UNS-391")):
+        with pytest.raises(errors.InputError) as caught:
+            loading.load(tmp_path / name, model_format="pytorch")
+        assert caught.value.code == code
+    with pytest.raises(errors.RefusedError):
+        loading.load(tmp_path / "script.pt", model_format="pytorch", safe=True)
+
+
+@pytest.mark.parametrize("classifies", [True, False])
+def test_hugging_face_folders_classify_and_embed_texts(tmp_path: Path, classifies: bool) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is an extra, and not of the development environment")
+    transformers = pytest.importorskip("transformers", reason="transformers is an extra")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "좋다"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    transformers.BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.BertConfig(vocab_size=len(words), num_labels=3, **sizes)
+    torch.manual_seed(0)
+    kind = transformers.BertForSequenceClassification if classifies else transformers.BertModel
+    kind(config).save_pretrained(tmp_path)
+    artifact = loading.load(tmp_path, model_format="huggingface")
+    spec = describing.describe(artifact)
+    rows, _ = payloads_v1.read('{"instances": ["good bad", "좋다"]}'.encode(), spec)
+    matrix = describing.as_rows(rows, spec)
+    found = artifact.model.predict(matrix)
+    if classifies:
+        assert np.array_equal(found, artifact.model.predict_proba(matrix).argmax(axis=1))
+        assert np.allclose(artifact.model.predict_proba(matrix).sum(axis=1), 1)
+    else:
+        assert found.shape == (2, 16)
+        assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    assert not np.allclose(found[0], found[1]) or classifies
+
+
+def test_a_missing_library_names_the_extra(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("model/constants.pkl", b"")
+    program = "import sys; sys.modules['torch'] = None\nfrom ondol.serving import loading\nimport pathlib\n"
+    program += f"loading.load(pathlib.Path({str(tmp_path)!r}), model_format='pytorch')"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stderr
+    assert "DependencyError" in said
+    assert "'torch'" in said

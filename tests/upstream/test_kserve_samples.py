@@ -16,7 +16,6 @@ PREDICTOR = "spec.predictor"
 REFUSED: dict[tuple[str, str], set[str]] = {
     ("autoscaling__autoscale.yaml", "flowers-sample"): {f"{PREDICTOR}.tensorflow"},
     ("autoscaling__autoscale_custom.yaml", "flowers-sample"): {f"{PREDICTOR}.tensorflow"},
-    ("batcher__basic__batcher_v1beta1.yaml", "pytorch-batcher"): {f"{PREDICTOR}.pytorch"},
     ("graph__switch.yaml", "model-switch"): {
         # `{$your-domain}` is to be filled in: as it stands, KServe's router answers 500
         *(f"spec.nodes.root.steps[{index}].serviceUrl" for index in range(3)),

@@ -97,6 +97,10 @@ def _dispatch(path: Path, how: How) -> Artifact:
         raise errors.InputError(
             "modelFormat is 'mlflow', but there is no MLmodel file", where=str(path), code="INP-221"
         )
+    if how.model_format == "huggingface":
+        from ondol.serving.flavours import huggingface
+
+        return huggingface.load(path)
     return open_file(model_files.find(path, how.model_format), how)
 
 
@@ -173,11 +177,25 @@ def _open_onnx(file: Path, how: How) -> Artifact:
     return onnx.load(file)
 
 
+def _open_pytorch(file: Path, how: How) -> Artifact:
+    if how.safe:
+        raise errors.RefusedError(
+            f"safe mode runs no program of a file, and {file.name!r} is one",
+            where=str(file),
+            way_out="Export the model to ONNX, or serve without safe mode.",
+            code="REF-390",
+        )
+    from ondol.serving.flavours import pytorch
+
+    return pytorch.load(file)
+
+
 _OPENERS: dict[str, Callable[[Path, How], Artifact]] = {
     "xgboost": _open_xgboost,
     "lightgbm": _open_lightgbm,
     "catboost": _open_catboost,
     "onnx": _open_onnx,
+    "pytorch": _open_pytorch,
 }
 
 
