@@ -35,7 +35,6 @@ REFUSED: dict[tuple[str, str], set[str]] = {
     ("rollout-strategy__rollout-strategy-example.yaml", "multinode-example"): {
         PREDICTOR,  # a model and a container of one's own: KServe refuses it as well
         f"{PREDICTOR}.deploymentStrategy",
-        f"{PREDICTOR}.model.modelFormat.name",
     },
     ("v1beta1__advanced__probes.yaml", "flowers"): {f"{PREDICTOR}.tensorflow"},
     ("v1beta1__advanced__timeout.yaml", "flowers"): {f"{PREDICTOR}.tensorflow"},
