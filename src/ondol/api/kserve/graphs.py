@@ -212,7 +212,9 @@ class GraphDoor:
 
 
 def _content_type(body: bytes) -> Headers:
-    """Return the content type as KServe's router sets it: JSON is recognized, the rest is text."""
+    """Return the content type as KServe's router sets it: JSON is recognized, the rest is text, nothing has none."""
+    if not body:
+        return []
     try:
         msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
