@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-from ondol.formats.resource.states import HONOURED
-from ondol.formats.resource.types import Field, Json, ListOf, Object, Report, Text, Whole, every, texts
+from ondol.formats.resource.states import HONOURED, State
+from ondol.formats.resource.types import Field, Json, ListOf, MapOf, Object, Report, Text, Whole, every, texts
 
 GROUP = "serving.kserve.io"
 NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
-METADATA = Object(
-    {
-        "name": Field(Text(longest=253), required=True),
-        "namespace": Field(Text(longest=63)),
-        "labels": Field(texts()),
-        "annotations": Field(texts()),
-        **every(
-            "creationTimestamp deletionGracePeriodSeconds deletionTimestamp finalizers generateName generation "
-            "managedFields ownerReferences resourceVersion selfLink uid",
-            HONOURED,
-        ),
-    }
-)
-"""What a client may send back after reading; the resource door decides what it takes of it."""
+STOP = f"{GROUP}/stop"
+
+
+def metadata(annotations: Mapping[str, State]) -> Object:
+    """Return what a client may send back after reading; the resource door decides what it takes of it.
+
+    :param annotations: those that mean something to KServe; any other is kept and means nothing to anybody here.
+    """
+    return Object(
+        {
+            "name": Field(Text(longest=253), required=True),
+            "namespace": Field(Text(longest=63)),
+            "labels": Field(texts()),
+            "annotations": Field(MapOf(Text(), annotations)),
+            **every(
+                "creationTimestamp deletionGracePeriodSeconds deletionTimestamp finalizers generateName generation "
+                "managedFields ownerReferences resourceVersion selfLink uid",
+                HONOURED,
+            ),
+        }
+    )
+
+
+METADATA = metadata({})
 
 
 def named(value: Json, wrong: Report) -> None:

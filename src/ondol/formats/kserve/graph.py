@@ -11,9 +11,9 @@ from functools import partial
 
 from ondol.formats import gjson
 from ondol.formats.kserve import pod
-from ondol.formats.kserve.common import GROUP, named, status
+from ondol.formats.kserve.common import GROUP, STOP, named, status
 from ondol.formats.resource.kind import Column, Kind
-from ondol.formats.resource.states import State, no_effect, refused
+from ondol.formats.resource.states import HONOURED, State, no_effect, refused
 from ondol.formats.resource.types import (
     Field,
     Flag,
@@ -170,6 +170,7 @@ INFERENCE_GRAPH = Kind(
     spec=SPEC,
     status=status(deploymentMode=Field(Text())),
     rules=(named, _rules),
+    annotations={STOP: HONOURED, f"{GROUP}/deploymentMode": _IN_PLANE, f"{GROUP}/autoscalerClass": _IN_PLANE},
     columns=(
         Column("URL", ".status.url"),
         Column("Ready", ".status.conditions[?(@.type=='Ready')].status"),

@@ -47,7 +47,7 @@ def whole(kind: Kind) -> Object:
         {
             "apiVersion": Field(Text({kind.api_version: HONOURED}), required=True),
             "kind": Field(Text({kind.kind: HONOURED}), required=True),
-            "metadata": Field(common.METADATA, required=True),
+            "metadata": Field(common.metadata(kind.annotations), required=True),
             "spec": Field(kind.spec, required=True),
             "status": Field(Free()),
         },
@@ -82,7 +82,8 @@ def schema(kind: Kind) -> Json:
 def table(kind: Kind) -> str:
     """Return what this backend does with a kind's fields, as Markdown; of a kind that is refused, why."""
     if kind.state.taken:
-        return resource_table.markdown(resource_table.rows(kind.spec))
+        metadata = resource_table.choices(kind.annotations, "metadata.annotations")
+        return resource_table.markdown(resource_table.rows(kind.spec) + metadata)
     return resource_table.markdown([resource_table.whole(kind.kind, kind.state)])
 
 

@@ -11,9 +11,9 @@ from functools import partial
 from ondol.base import errors
 from ondol.formats import project
 from ondol.formats.kserve import component, model, pod
-from ondol.formats.kserve.common import ADDRESS, GROUP, NAME, named, status
+from ondol.formats.kserve.common import ADDRESS, GROUP, NAME, STOP, named, status
 from ondol.formats.resource.kind import Column, Kind
-from ondol.formats.resource.states import HONOURED, cluster, refused
+from ondol.formats.resource.states import HONOURED, State, cluster, honoured, no_effect, refused
 from ondol.formats.resource.types import (
     Field,
     Flag,
@@ -281,6 +281,29 @@ STATUS = status(
     modelStatus=Field(_MODEL_STATUS),
     servingRuntimeName=Field(Text()),
 )
+_NO_POD = no_effect("there is no pod to scale or to place")
+_ALWAYS = no_effect("`/metrics` is always there")
+ANNOTATIONS: dict[str, State] = {
+    STOP: HONOURED,
+    f"{GROUP}/deploymentMode": honoured("which of KServe's two canaries and scalers the file is checked for"),
+    f"{GROUP}/autoscalerClass": _NO_POD,
+    f"{GROUP}/metrics": _NO_POD,
+    f"{GROUP}/targetUtilizationPercentage": _NO_POD,
+    f"{GROUP}/gke-accelerator": _NO_POD,
+    f"{GROUP}/gpu-resource-types": _NO_POD,
+    f"{GROUP}/nodegroup": _NO_POD,
+    **{
+        f"autoscaling.knative.dev/{name}": _NO_POD
+        for name in ("class", "metric", "target", "min-scale", "max-scale", "initial-scale", "window")
+    },
+    f"{GROUP}/enable-tag-routing": no_effect("revisions have no address of their own"),
+    f"{GROUP}/enable-prometheus-scraping": _ALWAYS,
+    f"{GROUP}/enable-metric-aggregation": _ALWAYS,
+    f"{GROUP}/disable-auto-update": no_effect("there are no runtimes that change"),
+    f"{GROUP}/disable-localmodel": no_effect("fetched files are always kept"),
+    "storage.kserve.io/readonly": no_effect("fetched files are copies"),
+    "sidecar.istio.io/inject": no_effect("there is no mesh"),
+}
 _TAGGED = ".status.components.predictor.traffic[?(@.{})].{}"
 INFERENCE_SERVICE = Kind(
     group=GROUP,
@@ -291,6 +314,7 @@ INFERENCE_SERVICE = Kind(
     spec=SPEC,
     status=STATUS,
     rules=(named, _service_rules),
+    annotations=ANNOTATIONS,
     columns=(
         Column("URL", ".status.url"),
         Column("Ready", ".status.conditions[?(@.type=='Ready')].status"),

@@ -6,9 +6,9 @@ Must not raise for anything a manifest may contain, nor change it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from ondol.formats.resource import builtin
 from ondol.formats.resource.states import HONOURED, State
@@ -184,22 +184,22 @@ class _Walker:
             if not isinstance(name, str):
                 self._wrong(here, f"the key {name!r} must be a string", "type")
                 continue
-            self._known(name, declared.keys, declared.other, here)
+            self._known(name, declared.keys, declared.other, here, "")
             self.value(inner, declared.value, here, depth + 1)
 
-    def _known(self, value: str, values: Any, other: State | None, path: str) -> None:
+    def _known(self, value: str, values: Mapping[str, State], other: State | None, path: str, what: str) -> None:
         state = values.get(value, other)
         if state is None:
             self._wrong(path, f"must be one of {', '.join(values)}, not {value!r}")
         else:
-            self._state(path, state, repr(value))
+            self._state(path, state, what)
 
     def _text(self, value: object, declared: Text, path: str) -> None:
         if not isinstance(value, str):
             self._wrong(path, f"must be a string, not {show(value)}", "type")
             return
         if declared.values or declared.other is not None:
-            self._known(value, declared.values, declared.other, path)
+            self._known(value, declared.values, declared.other, path, repr(value))
         if declared.pattern and not re.search(declared.pattern, value):
             self._wrong(path, f"{value[:80]!r} does not match {declared.pattern}")
         if declared.longest and len(value) > declared.longest:

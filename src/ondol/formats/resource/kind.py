@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ondol.formats.resource.states import HONOURED, State
 from ondol.formats.resource.types import Object, Rule
@@ -35,6 +36,9 @@ class Kind:
     """Rules about a whole manifest; called when metadata and spec have the right types."""
 
     columns: tuple[Column, ...] = ()
+    annotations: Mapping[str, State] = field(default_factory=dict)
+    """Annotations with a meaning of their own."""
+
     state: State = HONOURED
     """Whether resources of this kind can be applied here at all."""
 

@@ -139,14 +139,21 @@ def _different(declared: Type) -> bool:
     return any(state.word != "honoured" or state.reason for state in states)
 
 
-def _values(declared: Type, path: str) -> Iterator[Row]:
-    """Yield the values of a field by how they fare."""
+def _values(declared: Type, path: str) -> list[Row]:
+    """Return the values of a field by how they fare."""
     known, other = _choices(declared)
+    return choices(known, path) + (
+        [Row(f"`{path}`: anything else", WORDS[other.word], other.text)] if other is not None else []
+    )
+
+
+def choices(known: Mapping[str, State], path: str) -> list[Row]:
+    """Return values of what is at `path`, grouped by how they fare."""
     groups: dict[State, list[str]] = {}
     for name, state in known.items():
         groups.setdefault(state, []).append(name)
+    found = []
     for state, names in groups.items():
         listed = ", ".join(f"`{name}`" if name else "empty" for name in names)
-        yield Row(f"`{path}`: {listed}", WORDS[state.word], state.text)
-    if other is not None:
-        yield Row(f"`{path}`: anything else", WORDS[other.word], other.text)
+        found.append(Row(f"`{path}`: {listed}", WORDS[state.word], state.text))
+    return found
