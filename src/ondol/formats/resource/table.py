@@ -78,8 +78,9 @@ class _Table:
         for state, names in sorted(plain.items(), key=lambda pair: _ORDER.index(pair[0].word)):
             if state.word != "honoured":
                 yield _row(path, names, state)
-        for where in dict.fromkeys(known.values()):
-            yield Row(f"`{path}`, other fields" if fresh else f"`{path}`", "as there", f"like `{where}`")
+        if known:
+            where = ", ".join(f"`{one}`" for one in dict.fromkeys(known.values()))
+            yield Row(f"`{path}`, other fields" if fresh else f"`{path}`", "as there", f"like {where}")
 
     def _split(self, declared: Object, path: str) -> tuple[dict[str, Field], dict[str, str]]:
         """Return the fields to show, and those that are as in an object that was shown."""
