@@ -79,10 +79,11 @@ def _extras(service: InferenceService) -> dict[str, Extras]:
 def scaling_of(service: InferenceService, part: Component) -> Scaling:
     """Return how the processes of a component scale: KServe's fields, and the annotations Knative reads beside them."""
     notes = {**service.annotations, **part.annotations}
-    least = _number(notes, "min-scale", part.min_replicas)
+    least = int(_number(notes, "min-scale", part.min_replicas))
+    most = int(_number(notes, "max-scale", part.max_replicas))
     return Scaling(
-        least=int(least),
-        most=int(_number(notes, "max-scale", part.max_replicas)),
+        least=least,
+        most=max(1, least) if part.scale_metric in ("cpu", "memory") else most,  # these do not scale here
         metric="rps" if notes.get(_KNATIVE + "metric", part.scale_metric) == "rps" else "concurrency",
         target=_number(notes, "target", part.scale_target),
         limit=part.container_concurrency,

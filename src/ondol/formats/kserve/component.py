@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ondol.formats.kserve import pod
-from ondol.formats.resource.states import HONOURED, cluster, no_effect, refused
+from ondol.formats.resource.states import HONOURED, cluster, honoured, no_effect, refused
 from ondol.formats.resource.types import (
     Field,
     Json,
@@ -17,7 +17,8 @@ from ondol.formats.resource.types import (
     texts,
 )
 
-_ONE_PLANE = "one data plane serves every model"
+_PROCESSES = honoured("of components that are processes; a model in memory needs one only")
+_UNSCALED = "there is no such autoscaler here; processes are as many as `minReplicas`"
 
 BATCHER = Object(
     {
@@ -106,12 +107,13 @@ def _extension_rules(value: Json, wrong: Report) -> None:
 
 EXTENSIONS: dict[str, Field] = {
     "minReplicas": Field(
-        Whole(0), no_effect(_ONE_PLANE), "Fewest processes; 0: none while nobody asks.", default=1
+        Whole(0), _PROCESSES, "Fewest processes; 0: none while nobody asks.", default=1
     ),
-    "maxReplicas": Field(Whole(0), no_effect(_ONE_PLANE), "Most processes; 0: as many as `minReplicas`."),
-    "scaleTarget": Field(Whole(0), no_effect(_ONE_PLANE), "The metric's target per process."),
+    "maxReplicas": Field(Whole(0), _PROCESSES, "Most processes; 0: as many as `minReplicas`."),
+    "scaleTarget": Field(Whole(0), _PROCESSES, "The metric's target per process."),
     "scaleMetric": Field(
-        one_of("cpu", "memory", "concurrency", "rps"), no_effect(_ONE_PLANE), "What is scaled on."
+        Text({"concurrency": HONOURED, "rps": HONOURED, **dict.fromkeys(("cpu", "memory"), no_effect(_UNSCALED))}),
+        _PROCESSES, "What is scaled on."
     ),
     "scaleMetricType": Field(
         one_of("Utilization", "Value", "AverageValue"), cluster("it is for a Horizontal Pod Autoscaler")
