@@ -27,7 +27,7 @@ metadata:
   annotations: {built: 2026-11-27}
 spec:
   predictor:
-    minReplicas: 1
+    scaleMetric: cpu
     sklearn:
       storageUri: models/iris
       env:
@@ -99,7 +99,7 @@ def test_every_file_below_a_folder_is_checked_with_its_lines(project: Path) -> N
     said = {(one["file"], one["line"], one["field"], one["severity"]) for one in answer["findings"]}
     assert {
         ("ondol.yaml", 2, "serving[1]", "error"),
-        ("serving/iris.yaml", 8, "spec.predictor.minReplicas", "note"),
+        ("serving/iris.yaml", 8, "spec.predictor.scaleMetric", "note"),
         ("serving/iris.yaml", 13, "spec.predictor.sklearn.env[0].valueFrom.fieldRef", "error"),
         ("serving/iris.yaml", 14, "spec.predictor.tolerations", "error"),
         ("serving/iris.yaml", 15, "spec.predictor.bogus", "error"),
