@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ondol.base import errors
-from ondol.records.release import ModelManifest
+from ondol.records.release import ApplicationManifest, ModelManifest
 from ondol.records.rollout import STRATEGIES, Decision, JudgePolicy, Observation, Route
 from ondol.rollout import calibration, controller, judge, panel, policies, split
 from ondol.store import loads, observations, releases, rollouts, routes
@@ -298,3 +298,10 @@ def test_variants_that_make_no_sense_are_refused(store: Store) -> None:
         controller.promote(store, "s", variant="d")
     assert controller.promote(store, "s", variant="c").evidence["by_hand"] is True
     assert route_of(store).stable == third
+
+
+def test_a_dark_step_of_an_application_is_refused(store: Store) -> None:
+    first, second = (releases.put(store, "chat", ApplicationManifest(llm=name)).digest for name in "ab")
+    routes.put(store, Route("chat", "application", first))
+    with pytest.raises(errors.UnsupportedError, match="LLM application"):
+        controller.start(store, "chat", second, of_strategy("shadow"))
