@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,13 +69,14 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def check(folder: Path, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "ONDOL_HOME"}
     return subprocess.run(
         [sys.executable, "-m", "ondol.cli.main", "check", *arguments],
         capture_output=True,
         text=True,
         cwd=folder,
+        input=text,
         env=environment,
         timeout=100,
         check=False,
@@ -144,3 +146,23 @@ def test_no_text_breaks_the_reader_of_documents(text: str) -> None:
     except errors.InputError:
         return
     assert all(isinstance(one.manifest["kind"], str) and one.line("a.b[0]") >= 1 for one in found)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on this machine")
+def test_what_kustomize_builds_is_checked_from_standard_input(tmp_path: Path) -> None:
+    base = "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: iris}\n"
+    (tmp_path / "base.yaml").write_text(base + "spec: {predictor: {sklearn: {storageUri: models/iris}}}\n")
+    (tmp_path / "more.yaml").write_text(base + "spec: {predictor: {tolerations: [], timeout: 5}}\n")
+    (tmp_path / "kustomization.yaml").write_text(
+        "namePrefix: dev-\nresources: [base.yaml]\npatches: [{path: more.yaml}]\n"
+    )
+    built = subprocess.run(
+        ["kubectl", "kustomize", "."], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "dev-iris" in built.stdout
+    done = check(tmp_path, "-", text=built.stdout)
+    assert done.returncode == 2
+    line = built.stdout.splitlines().index("    tolerations: []") + 1
+    assert f"-:{line}: error: spec.predictor.tolerations" in done.stdout
+    assert check(tmp_path, ".").returncode == 0  # the patch alone is no manifest

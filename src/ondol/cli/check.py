@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ _KUSTOMIZE = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 Examples:
   ondol check .                      every file of the project
   ondol check serving/ train.py      a folder and a file
-  ondol check guardrails/ --fix      write what can be mended"""
+  ondol check guardrails/ --fix      write what can be mended
+  kustomize build dev | ondol check -"""
 )
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 @click.option("--fix", is_flag=True, help="Mend what can be mended, in the files.")
@@ -62,12 +64,15 @@ def command(paths: tuple[Path, ...], fix: bool, as_json: bool) -> int:
 
 
 def _files(paths: tuple[Path, ...]) -> Iterator[SourceFile]:
-    """Yield the files that are named, and those below the folders that are, each once.
+    """Yield standard input for `-`, the files that are named, and those below the folders that are, each once.
 
     :raises InputError: when a path leads nowhere.
     """
     seen = set[Path]()
     for path in paths:
+        if str(path) == "-":
+            yield SourceFile.of_text(sys.stdin.read())
+            continue
         if not path.exists():
             raise errors.InputError(f"there is no {str(path)!r}", code="INP-301")
         for one in [path] if path.is_file() else sorted(_below(path)):

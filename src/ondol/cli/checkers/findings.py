@@ -24,6 +24,13 @@ class SourceFile:
         self.path = path
         self.named = named
 
+    @classmethod
+    def of_text(cls, text: str) -> SourceFile:
+        """Return what came on standard input, called `-`."""
+        made = cls(Path("-"), named=True)
+        made.text = text
+        return made
+
     @cached_property
     def text(self) -> str:
         """The file's text.

@@ -19,8 +19,10 @@ _CORE = ("Namespace", "Secret", "ConfigMap")
 
 
 def claims(file: SourceFile) -> bool:
-    """Take files with resources of the groups that are served, and any manifest that is named."""
-    if file.path.suffix not in (".yaml", ".yml", ".json") or not {"apiVersion", "kind"} <= file.keys:
+    """Take standard input, files with resources of the groups that are served, and any manifest that is named."""
+    if file.path.suffix not in (".yaml", ".yml", ".json") and str(file.path) != "-":
+        return False
+    if not {"apiVersion", "kind"} <= file.keys:
         return False
     return file.named or bool(_GROUPS.search(file.text))
 
