@@ -4,7 +4,8 @@ A request for a model that arrives alone on its connection is handed to the door
 byte, and its answer is one write. Everything else (other paths, pipelined requests, HTTP/1.0, `Expect`, bodies over the
 limit) goes uvicorn's way through ASGI and behaves the same, only slower.
 
-Also sweeps connections: one that is silent, or takes too long to send its request, is closed.
+Also sweeps connections: one that is silent, takes too long to send its request or does not fetch its answer is closed.
+While an answer is not fetched, no further request is read from its connection.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ IDLE_SECONDS = 75.0
 
 READ_SECONDS = 30.0
 """How long a client may take to send one request, once it began."""
+
+WRITE_SECONDS = 30.0
+"""How long a client may leave an answer, or a part of it, unfetched."""
 
 _PATHS = (b"/v1/models/", b"/v2/models/", b"/v1/graphs/")
 _STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
@@ -63,6 +67,22 @@ class FastLane(HttpToolsProtocol):
         """When the request that is being read began, or the last answer ended."""
 
         self.reading = False
+        self.stuck_since = 0.0
+        """Since when the client has fetched nothing of what was written; 0 when it keeps up."""
+
+        self._unfetched = 0
+
+    def pause_writing(self) -> None:
+        """Called by the transport when the client does not fetch its answers: take no more requests from it."""
+        super().pause_writing()
+        self.flow.pause_reading()
+        self.stuck_since, self._unfetched = self.loop.time(), self.transport.get_write_buffer_size()
+
+    def resume_writing(self) -> None:
+        """Called by the transport when the client has caught up."""
+        super().resume_writing()
+        self.flow.resume_reading()
+        self.stuck_since = 0.0
 
     def on_message_begin(self) -> None:
         self.url = b""
@@ -150,9 +170,19 @@ class FastLane(HttpToolsProtocol):
         self._unset_keepalive_if_required()  # the sweep closes idle connections
         self.since = self.loop.time()
 
+    def _is_stuck(self, now: float) -> bool:
+        """Return whether the client has fetched nothing for too long; a slow one that fetches may be slow."""
+        left = self.transport.get_write_buffer_size()
+        if left < self._unfetched:
+            self.stuck_since, self._unfetched = now, left
+        return now - self.stuck_since > WRITE_SECONDS
+
     def expire(self, now: float) -> None:
-        """Close the connection if it was silent, or slow, for too long."""
+        """Close the connection if it was silent, or slow to send or to fetch, for too long."""
         if self.transport is None or self.transport.is_closing():
+            return
+        if self.stuck_since and self._is_stuck(now):
+            self.transport.abort()  # closing would wait for what the client does not fetch
             return
         busy = self.cycle is not None and not self.cycle.response_complete
         if self.reading and now - self.since > READ_SECONDS:
