@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,7 +19,8 @@ from tests.behaviour.kubernetes_tools import ISVC, manifest
 
 from ondol.api.kubernetes.api import Answer, ResourceApi
 from ondol.api.kubernetes.requests import Call
-from ondol.store import resource_events, resources
+from ondol.records.rollout import Decision
+from ondol.store import resource_events, resources, rollouts
 from ondol.store.connection import Store
 
 Json = dict[str, Any]
@@ -284,6 +286,19 @@ def test_secrets_hold_references_only(http: httpx.Client, store: Store) -> None:
     assert base64.b64decode(taken["data"]["key"]).decode() == "${AWS_SECRET_ACCESS_KEY}"
     with store.read() as tx:
         assert "hunter2" not in str(tx.rows("SELECT * FROM resources"))
+
+
+def test_decisions_are_the_events_of_their_service(http: httpx.Client, store: Store) -> None:
+    uid = create(http)["metadata"]["uid"]
+    for subject, action in (("delay", "promote"), ("delay", "roll_back"), ("other", "gate")):
+        rollouts.decide(store, Decision(f"{subject}-{action}", time.time(), subject, action, "pass", "0.7 against 0.6"))
+    path = "/api/v1/namespaces/default/events"
+    selector = f"involvedObject.uid={uid},involvedObject.kind=InferenceService,type=Warning"
+    (event,) = http.get(path, params={"fieldSelector": selector}).json()["items"]
+    assert (event["reason"], event["message"]) == ("RollBack", "pass: 0.7 against 0.6")
+    assert len(http.get("/api/v1/events").json()["items"]) == 2
+    assert http.delete(f"{path}/delay-promote").status_code == 405
+    assert http.get(path, params={"watch": "true"}).status_code == 405
 
 
 json_values = st.recursive(

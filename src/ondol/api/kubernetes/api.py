@@ -19,7 +19,7 @@ from ondol.api.kubernetes.requests import Call, Target
 from ondol.api.kubernetes.watching import Watch
 from ondol.api.kubernetes.writing import Writer, Written
 from ondol.base import errors
-from ondol.store import resource_events, resources
+from ondol.store import resources
 from ondol.store.connection import Store
 
 Json = dict[str, Any]
@@ -118,6 +118,8 @@ class ResourceApi:
     def _resource(self, target: Target, call: Call) -> Answer | Watch:
         if call.method in ("GET", "HEAD"):
             return self._read(target, call)
+        if target.kind.computed:
+            raise status.method_not_allowed(call.method)
         if call.method == "POST" and not target.name:
             return _written(self._writer.create(target, call))
         if call.method == "PUT" and target.name:
@@ -133,18 +135,29 @@ class ResourceApi:
     def _read(self, target: Target, call: Call) -> Answer | Watch:
         include = _table(call)
         if call.flag("watch"):
+            if target.kind.computed:
+                raise status.method_not_allowed("watch")
             return Watch(self._store, target, call, include)
         if not target.name:
             return self._listed(target, lists.page(self._store, target, call), include, call)
-        kind = target.kind
-        with self._store.read() as tx:
-            found = resources.find_in(tx, kind.kind, target.namespace, target.name)
-        if found is None:
-            raise status.not_found(kind, target.name)
-        item = lists.in_version(found.object(), kind, target.version)
+        item = self._one(target)
         if include:
-            return answer(columns.table(kind, [item], {"resourceVersion": str(found.version)}, include))
+            metadata = {"resourceVersion": item["metadata"].get("resourceVersion", "")}
+            return answer(columns.table(target.kind, [item], metadata, include))
         return answer(columns.partial(item) if _partial(call) else item)
+
+    def _one(self, target: Target) -> Json:
+        kind = target.kind
+        if kind.computed:
+            found = (one for one in lists.computed(self._store, target) if one["metadata"]["name"] == target.name)
+            item = next(found, None)
+        else:
+            with self._store.read() as tx:
+                stored = resources.find_in(tx, kind.kind, target.namespace, target.name)
+            item = lists.in_version(stored.object(), kind, target.version) if stored else None
+        if item is None:
+            raise status.not_found(kind, target.name)
+        return item
 
     @staticmethod
     def _listed(target: Target, page: lists.Page, include: str, call: Call | None = None) -> Answer:
@@ -157,10 +170,6 @@ class ResourceApi:
             return answer({**about, "metadata": page.metadata, "items": items})
         about = {"apiVersion": kind.api_version(target.version), "kind": f"{kind.kind}List"}
         return answer({**about, "metadata": page.metadata, "items": page.items})
-
-    def newest(self) -> int:
-        """Return the version of the newest change."""
-        return resource_events.newest(self._store)
 
 
 def _written(done: Written) -> Answer:

@@ -1,7 +1,7 @@
 """Kubernetes' own kinds that other resources lean on: Namespace, ConfigMap, Secret.
 
-A Secret here holds references, never values: each value is `${NAME}` and is read from the environment when it is used,
-so that no database, log, trace or export ever has it.
+A Secret here holds references, never values: each value is `${NAME}`, a variable in the environment of `ondol up`, so
+that no database, log, trace or export ever has it.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ _DECLARED = {
 }
 
 
-def _whole(kind: str) -> Object:
-    """Return the declaration of a whole object."""
+def whole(fields: Object) -> Object:
+    """Return the declaration of a whole object out of that of its own fields."""
     standard = {"apiVersion": Field(Text()), "kind": Field(Text()), "metadata": Field(common.METADATA)}
-    return Object({**standard, **_DECLARED[kind].fields}, about=_DECLARED[kind].about)
+    return Object({**standard, **fields.fields}, about=fields.about)
 
 
 def _check(manifest: Json) -> Findings:
-    found = checking.check(manifest, _whole(manifest["kind"]))
+    found = checking.check(manifest, whole(_DECLARED[manifest["kind"]]))
     for part in ("data", "binaryData", "stringData"):
         for key in manifest.get(part) or {}:
             if not _KEY.fullmatch(str(key)):
@@ -107,7 +107,7 @@ def stored_secret(manifest: Json) -> Json:
 
 
 def _schema(kind: str) -> Json:
-    return openapi.schema(_whole(kind))
+    return openapi.schema(whole(_DECLARED[kind]))
 
 
 _COUNT = Column("Data", ".data.count()", "integer")

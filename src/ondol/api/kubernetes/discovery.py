@@ -11,7 +11,6 @@ from ondol.api.kubernetes import status
 from ondol.api.kubernetes.kinds import Kind, Registry
 
 Json = dict[str, Any]
-_VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 _STATUS_VERBS = ["get", "patch", "update"]
 AGGREGATED = {
     version: f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
@@ -63,7 +62,7 @@ def _aggregated(kind: Kind, version: str) -> Json:
         "responseKind": gvk,
         "scope": "Namespaced" if kind.namespaced else "Cluster",
         "singularResource": kind.singular,
-        "verbs": _VERBS,
+        "verbs": list(kind.verbs),
     }
     found |= {"shortNames": list(kind.short_names)} if kind.short_names else {}
     found |= {"categories": list(kind.categories)} if kind.categories else {}
@@ -117,7 +116,7 @@ def resources(registry: Registry, group: str, version: str) -> Json:
             "singularName": kind.singular,
             "namespaced": kind.namespaced,
             "kind": kind.kind,
-            "verbs": _VERBS,
+            "verbs": list(kind.verbs),
         }
         one |= {"shortNames": list(kind.short_names)} if kind.short_names else {}
         one |= {"categories": list(kind.categories)} if kind.categories else {}

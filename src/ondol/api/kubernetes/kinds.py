@@ -12,6 +12,7 @@ from typing import Any
 
 from ondol.formats.resource.checking import Findings
 from ondol.formats.resource.kind import Column
+from ondol.store.connection import Store
 
 Json = dict[str, Any]
 
@@ -43,6 +44,16 @@ class Kind:
     categories: tuple[str, ...] = ()
     built_in: bool = False
     """One of Kubernetes' own: clients patch it by strategic merge and may replace it without a resourceVersion."""
+
+    computed: Callable[[Store], list[Json]] | None = None
+    """Returns all objects of a kind that is not stored; such a kind can only be read, and not watched."""
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """What can be done with it, in the words of discovery."""
+        if self.computed:
+            return "get", "list"
+        return "create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"
 
     @property
     def singular(self) -> str:

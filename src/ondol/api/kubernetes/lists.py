@@ -60,7 +60,7 @@ def key(item: Json) -> tuple[str, str]:
 def selector(call: Call, target: Target) -> selectors.Matches:
     """Return the test that a request's selectors, and a name in its path, make."""
     by_label = selectors.labels(call.query.get("labelSelector", ""))
-    by_field = selectors.fields(call.query.get("fieldSelector", ""))
+    by_field = selectors.fields(call.query.get("fieldSelector", ""), every=target.kind.computed is not None)
     if target.name:
         return lambda item: item["metadata"]["name"] == target.name and by_label(item) and by_field(item)
     return lambda item: by_label(item) and by_field(item)
@@ -84,6 +84,12 @@ def snapshot(tx: Tx, target: Target, version: int = 0) -> list[Json]:
     return [in_version(found[one], kind, target.version) for one in sorted(found)]
 
 
+def computed(store: Store, target: Target) -> list[Json]:
+    """Return the objects of a kind that is not stored, of one namespace or all."""
+    everything = target.kind.computed(store) if target.kind.computed else []
+    return [one for one in everything if target.namespace in ("", one["metadata"].get("namespace", ""))]
+
+
 def page(store: Store, target: Target, call: Call) -> Page:
     """Answer a list request.
 
@@ -94,6 +100,8 @@ def page(store: Store, target: Target, call: Call) -> Page:
     place = _place(call.query["continue"]) if call.query.get("continue") else None
     asked = call.number("resourceVersion")
     exact = call.query.get("resourceVersionMatch") == "Exact" and asked
+    if target.kind.computed is not None:
+        return Page([one for one in computed(store, target) if matches(one)], {"resourceVersion": ""})
     with store.read() as tx:
         now = resource_events.current(tx)
         if asked > now:

@@ -54,8 +54,8 @@ def _term(found: re.Match[str], text: str) -> Matches:
     return lambda given: key in given
 
 
-def fields(text: str) -> Matches:
-    """Return a test for `metadata.name=…` and `metadata.namespace=…`.
+def fields(text: str, *, every: bool = False) -> Matches:
+    """Return a test for `metadata.name=…` and `metadata.namespace=…`, or for every field of an object.
 
     :raises StatusError: 400 for other fields, as Kubernetes answers for custom resources.
     """
@@ -64,7 +64,14 @@ def fields(text: str) -> Matches:
         name, operator, value = re.fullmatch(r"([^=!]*)(==|=|!=)?(.*)", part, re.DOTALL).groups()  # type: ignore[union-attr]
         if not operator:
             raise status.bad_request(f"invalid selector: {part!r}; can't understand {part!r}")
-        if name not in _FIELDS:
+        if name not in _FIELDS and not every:
             raise status.bad_request(f"field label not supported: {name}")
-        terms.append((name.partition(".")[2], value, operator != "!="))
-    return lambda item: all((item["metadata"].get(key, "") == value) == equal for key, value, equal in terms)
+        terms.append((name.split("."), value, operator != "!="))
+    return lambda item: all((_text_at(item, path) == value) == equal for path, value, equal in terms)
+
+
+def _text_at(item: Json, path: list[str]) -> str:
+    value: object = item
+    for key in path:
+        value = value.get(key, "") if isinstance(value, dict) else ""
+    return str(value)

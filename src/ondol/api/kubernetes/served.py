@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ondol.api.kubernetes import core
+from ondol.api.kubernetes import core, happenings
 from ondol.api.kubernetes.kinds import AGE, Json, Kind, Registry
 from ondol.formats.kserve import kinds as kserve
 from ondol.formats.resource import kind as formats
@@ -45,4 +45,4 @@ def _kserve(declarations: Iterable[formats.Kind]) -> list[Kind]:
     return [declared(*versions) for versions in found.values()]
 
 
-REGISTRY = Registry((core.NAMESPACE, core.CONFIG_MAP, core.SECRET, *_kserve(kserve.KINDS)))
+REGISTRY = Registry((core.NAMESPACE, core.CONFIG_MAP, core.SECRET, happenings.EVENT, *_kserve(kserve.KINDS)))
