@@ -20,7 +20,7 @@ from typing import Any
 
 STEPS, ROUNDS = 10, 3
 HERE = Path(__file__).resolve().parent
-PATIENCE = 150.0  # seconds for one peer
+PATIENCE = 300.0  # seconds for one peer
 
 _PIPELINE = f"""
 from typing import List
@@ -200,14 +200,14 @@ def peer(name: str, folder: Path) -> dict[str, Any]:
     file = str(HERE / "peers" / "pipelines" / flow)
     if name == "metaflow":  # a flow is a program of its own: there is no warm process
         cold = min(_metaflow(program, file, environ) for _ in range(2))
-        side = _metaflow(program, file, environ, "--wide")
+        side = _metaflow(program, file.replace("_flow", "_wide"), environ)
         return {"cold": cold, "chain_step": cold / STEPS, "wide": side, "persists": persists}
     figures = json.loads(python([file], str(ROUNDS), program=program, patience=PATIENCE, **environ)[1])
     return {**figures, "chain_step": figures["chain"] / STEPS, "persists": persists}
 
 
-def _metaflow(program: str, file: str, environ: dict[str, str], *wide: str) -> float:
-    return python([file], *wide, "--no-pylint", "run", program=program, patience=PATIENCE, **environ)[0]
+def _metaflow(program: str, file: str, environ: dict[str, str]) -> float:
+    return python([file], "--no-pylint", "run", program=program, patience=PATIENCE, **environ)[0]
 
 
 def installed(name: str, packages: list[str]) -> str:
