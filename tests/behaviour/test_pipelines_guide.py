@@ -13,7 +13,7 @@ from tests.conftest import shared_folder
 
 from ondol.base import errors
 from ondol.base.settings import Settings
-from ondol.pipelines import compiling
+from ondol.pipelines import compiling, mending
 from ondol.store.connection import Store
 
 
@@ -25,13 +25,6 @@ def guide() -> str:
             if "dsl.importer(" in code:
                 return code
     pytest.skip("the guide has no pipeline")
-
-
-def fixed(code: str) -> str:
-    """Add `.output` behind the importer, as the message says."""
-    start = code.index("dsl.importer(")
-    end = code.index(")", start) + 1
-    return code[:end] + ".output" + code[end:]
 
 
 def test_the_missing_output_is_explained_with_its_line(guide: str, store: Store, tmp_path: Path) -> None:
@@ -52,7 +45,7 @@ def test_the_missing_output_is_explained_with_its_line(guide: str, store: Store,
 def test_with_the_fix_it_runs_and_runs_again_from_what_is_kept(guide: str, home: Settings, tmp_path: Path) -> None:
     import sklearn.datasets
 
-    (tmp_path / "guide.py").write_text(fixed(guide), encoding="utf-8")
+    (tmp_path / "guide.py").write_text(guide, encoding="utf-8")
     data = sklearn.datasets.load_iris(as_frame=True).frame
     data.to_csv(tmp_path / "iris.csv", index=False)
 
@@ -61,6 +54,8 @@ def test_with_the_fix_it_runs_and_runs_again_from_what_is_kept(guide: str, home:
         environ = {**os.environ, "ONDOL_HOME": str(home.home)}
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environ)
 
+    mended = ondol("check", "guide.py", "--fix")
+    assert mended.returncode == 0, mended.stdout
     first = ondol("run", "guide.py", "-p", "input_data_path=iris.csv", "-p", "n_estimators=10", "--json")
     assert first.returncode == 0, first.stderr
     done = json.loads(first.stdout)
@@ -95,7 +90,7 @@ def test_with_the_fix_it_runs_and_runs_again_from_what_is_kept(guide: str, home:
 
 
 def test_a_second_load_does_not_import_kfp(guide: str, home: Settings, store: Store, tmp_path: Path) -> None:
-    (tmp_path / "guide.py").write_text(fixed(guide), encoding="utf-8")
+    (tmp_path / "guide.py").write_text(mending.mended(guide), encoding="utf-8")
     first = compiling.load(tmp_path / "guide.py", store)
     code = (
         "import sys; from pathlib import Path; from ondol.pipelines import compiling; "

@@ -230,3 +230,27 @@ def test_a_plan_makes_no_volume(samples: Path, home: Settings, store: Store) -> 
     steps = plan.plan(compiling.load(samples / "volumes.yaml", store), {}, store=store, settings=home)
     assert {step.action for step in steps} == {"run"}
     assert not (home.home / "volumes").exists()
+
+
+@pytest.mark.slow
+def test_an_import_from_s3(samples: Path, home: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "k",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="tables")
+    client.put_object(Bucket="tables", Key="may/table.csv", Body=b"a b c")
+    done = tools.run(samples / "given.yaml", store, home, {"table": "s3://tables/may/table.csv"})
+    assert done.outputs == {"Output": 3}
+    client.close()
+    server.stop()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,37 +168,54 @@ def many_steps(samples: Path, target: Path, count: int) -> Path:
     return target
 
 
-@pytest.mark.slow
-def test_a_runner_killed_again_and_again_repeats_no_finished_step(
-    samples: Path, home: Settings, store: Store, tmp_path: Path
-) -> None:
-    source, path, kills, count = many_steps(samples, tmp_path / "many.yaml", 200), tmp_path / "lines.txt", 0, 200
-    resume = ""
-    while True:
-        arguments = [str(part) for part in (home.home, source, path, tmp_path / "gate")]
+class Many:
+    """A run of many steps, started again and again, each time until it has gone some way."""
+
+    def __init__(self, samples: Path, home: Settings, folder: Path, count: int) -> None:
+        self.source, self.path = many_steps(samples, folder / "many.yaml", count), folder / "lines.txt"
+        self.home, self.gate = home, folder / "gate"
+
+    def lines(self) -> list[str]:
+        return self.path.read_text().splitlines() if self.path.exists() else []
+
+    def start(self, resume: str, steps: int) -> subprocess.Popen[bytes]:
+        """Start or resume the run; return when it has ended or this many more steps have run."""
+        arguments = [str(part) for part in (self.home.home, self.source, self.path, self.gate)]
+        before = len(self.lines())
         process = subprocess.Popen([sys.executable, "-c", _RUN, *arguments, resume], stderr=subprocess.PIPE)
-        try:
-            _, said = process.communicate(timeout=0.8 + 0.3 * (kills % 4))
-        except subprocess.TimeoutExpired:
+        while process.poll() is None and len(self.lines()) < before + steps:
+            time.sleep(0.005)
+        return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "count", "steps"), [("runner", 200, 17), ("worker", 100, 17)])
+def test_killed_again_and_again_it_repeats_no_finished_step(
+    samples: Path, home: Settings, store: Store, tmp_path: Path, victim: str, count: int, steps: int
+) -> None:
+    many, kills, resume, ended = Many(samples, home, tmp_path, count), 0, "", False
+    while not ended:
+        assert kills < 2 * count / steps + 5, "it makes no progress"
+        process = many.start(resume, steps)
+        if process.poll() is None and victim == "runner":
             process.kill()
-            process.communicate()
             kills += 1
-            left = runs.every(store)
-            resume = left[0].id if left else ""
-            assert kills < 60, "it makes no progress"
-            if left and left[0].state == "succeeded":
-                break  # killed after its last word
-            continue
-        assert process.returncode == 0, said.decode()
-        break
-    assert kills > 0, "it was never killed: the test shows nothing"
+        elif process.poll() is None:
+            threads = Path(f"/proc/{process.pid}/task").glob("*/children")
+            for worker in [int(child) for thread in threads for child in thread.read_text().split()]:
+                os.kill(worker, signal.SIGKILL)
+                kills += 1
+        _, said = process.communicate(timeout=120)
+        assert victim == "runner" or process.returncode == 0 or b"lost its worker process" in said
+        resume = runs.get(store, "latest").id
+        ended = runs.get(store, resume).state == "succeeded"
+    assert kills > 1, "nothing was killed: the test shows nothing"
     done = runs.get(store, "latest")
-    assert (done.state, len(done.tasks)) == ("succeeded", count)
+    assert len(done.tasks) == count
     assert len(runs.every(store)) == 1
-    lines = path.read_text().splitlines()
-    assert set(lines) == {f"step-{number}" for number in range(count)}
-    slots = os.cpu_count() or 1
-    assert len(lines) - count <= kills * slots  # only what ran in the moment of a kill ran twice
+    assert set(many.lines()) == {f"step-{number}" for number in range(count)}
+    # Only what ran in the moment of a kill ran twice.
+    assert len(many.lines()) - count <= kills * (os.cpu_count() or 1)
 
 
 def test_a_thousand_steps_are_planned(samples: Path, home: Settings, store: Store, tmp_path: Path) -> None:

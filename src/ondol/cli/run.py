@@ -120,7 +120,7 @@ def command(
             text_parameters=True,
             registry=model_source.for_importers(settings),
             debug=debug or "",
-            origin="cli",
+            origin="" if debug else "cli",  # `ondol up` takes up what was killed, but has no terminal for a debugger
         )
         output.emit(finished, as_json, lambda: print(f"ondol pipeline show {finished.id}"))
 

@@ -265,12 +265,12 @@ def _kill(pid: int, number: int) -> None:
 
 
 def _children(pid: int) -> list[int]:
-    """Return a process' children (Linux; elsewhere none are known)."""
-    try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    except OSError:
-        return []
-    return [int(word) for word in text.split()]
+    """Return a process' children, which are kept by the thread that started them (Linux; elsewhere none are known)."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, Path(thread, "children").read_text(encoding="ascii").split())
+    return found
 
 
 def _tree(pid: int) -> list[int]:

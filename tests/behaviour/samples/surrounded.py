@@ -178,3 +178,19 @@ def rows(table: dsl.Input[dsl.Dataset]) -> int:
 @dsl.pipeline(name="given")
 def given(table: dsl.Input[dsl.Dataset]) -> int:
     return rows(table=table).output
+
+
+@component
+def small_one() -> int:
+    return 1
+
+
+@component
+def large_one(megabytes: int, block: dsl.Output[dsl.Artifact]):
+    with open(block.path, "wb") as file:
+        file.write(bytes(megabytes * 1_000_000))
+
+
+@dsl.pipeline(name="large")
+def large(megabytes: int):
+    large_one(megabytes=megabytes).after(small_one())
