@@ -7,11 +7,13 @@ from typing import Any
 
 import lightgbm
 import numpy as np
+import pandas as pd
 import pytest
 import xgboost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
     ExtraTreesRegressor,
     GradientBoostingClassifier,
@@ -25,7 +27,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -142,6 +144,45 @@ def test_an_xgboost_model_that_stopped_early_predicts_with_its_best_round() -> N
     choice = compiled.choose(model, describing.describe(loading.adapted(model)))
     assert not choice.engine.exact, choice.reason
     assert np.array_equal(choice.engine.predict(X), model.predict(X))
+
+
+FRAME = pd.DataFrame(
+    {
+        "a": X[:, 0],
+        "b": HOLES[:, 1],
+        "city": pd.Series(RNG.choice(["서울", "부산", "x", "rare"], 400, p=[0.4, 0.3, 0.29, 0.01]), dtype=object),
+        "size": pd.Series(RNG.choice(["s", "l"], 400), dtype=object),
+    }
+)
+NUMBERS = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
+ENCODERS: dict[str, Any] = {
+    "infrequent": OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=3),
+    "ignore": OneHotEncoder(handle_unknown="ignore", drop="if_binary"),
+    "error": OneHotEncoder(sparse_output=False),
+    "ordinal": OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, max_categories=3),
+    "imputed": make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore")),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Found unknown categories")
+@pytest.mark.parametrize("name", ENCODERS)
+def test_pipelines_of_named_columns_need_no_data_frame(name: str) -> None:
+    numbers = "passthrough" if name == "ordinal" else NUMBERS
+    columns = ColumnTransformer([("numbers", numbers, ["a", "b"]), ("words", ENCODERS[name], ["city", "size"])])
+    last = HistGradientBoostingClassifier(max_iter=10) if name == "ordinal" else LogisticRegression()
+    model = make_pipeline(columns, last).fit(FRAME, Y2)
+    spec = describing.describe(Artifact(model, "sklearn"))
+    choice = compiled.choose(model, spec)
+    assert not choice.engine.exact, choice.reason
+    cells = FRAME.astype(object).where(FRAME.notna(), None).to_numpy().tolist()
+    assert np.array_equal(choice.engine.predict(cells), model.predict(FRAME))
+    assert np.allclose(choice.engine.predict_proba(cells), model.predict_proba(FRAME), atol=1e-12)
+    strange = [[0.5, 0.5, "never seen", "s"]]
+    if name == "error":
+        with pytest.raises(ValueError, match="never seen"):
+            choice.engine.predict(strange)
+    else:
+        assert np.array_equal(choice.engine.predict(strange), model.predict(describing.as_rows(strange, spec)))
 
 
 def test_a_large_batch_goes_another_way_to_the_same_answer() -> None:

@@ -195,8 +195,8 @@ class Batcher:
 
     def _together(self, jobs: list[Job]) -> list[tuple[list[Any] | None, Exception | None]]:
         rows = jobs[0].rows if len(jobs) == 1 else [row for job in jobs for row in job.rows]
-        matrix = describing.as_rows(rows, self._spec)
         engine = self._choice.engine
+        matrix = rows if getattr(engine, "takes_cells", False) else describing.as_rows(rows, self._spec)
         found = engine.predict_proba(matrix) if jobs[0].probabilities else engine.predict(matrix)
         if len(found) != len(rows):
             raise ValueError(f"the model answered {len(found)} rows to {len(rows)}")

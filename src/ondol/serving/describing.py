@@ -113,12 +113,13 @@ def _mark_categories(kinds: list[Kind], names: tuple[str, ...], step: Any, colum
     encoders = [inner for _, inner in step.steps] if hasattr(step, "steps") else [step]
     for encoder in encoders:
         for offset, categories in enumerate(getattr(encoder, "categories_", ())):
-            place = _places(columns, names, len(kinds))
-            if offset < len(place) and np.asarray(categories).dtype.kind not in "fiub":
-                kinds[place[offset]] = "text"
+            at = places(columns, names, len(kinds))
+            if offset < len(at) and np.asarray(categories).dtype.kind not in "fiub":
+                kinds[at[offset]] = "text"
 
 
-def _places(columns: Any, names: tuple[str, ...], count: int) -> list[int]:
+def places(columns: Any, names: tuple[str, ...], count: int) -> list[int]:
+    """Return the numbers of the columns that a `ColumnTransformer` names in one of its ways."""
     if isinstance(columns, slice):
         return list(range(count))[columns]
     listed = np.atleast_1d(np.asarray(columns))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ondol.base import errors
 
 Matrix = NDArray[np.float64]
-Rows = Any  # Matrix (n, features), or a pandas DataFrame for models with named columns
+Rows = Any  # Matrix (n, features), a pandas DataFrame for models with named columns, or cells (`takes_cells`)
 
 
 class Engine(Protocol):

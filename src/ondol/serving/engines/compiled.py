@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ondol.serving import inputs
-from ondol.serving.engines import boosted, histogram, linear, steps, trees
-from ondol.serving.engines.base import Engine, Matrix, Original, median_us
+from ondol.serving import describing, inputs
+from ondol.serving.engines import boosted, columns, histogram, linear, steps, trees
+from ondol.serving.engines.base import Engine, Matrix, Original, Rows, median_us
 from ondol.serving.inputs import InputSpec
 
 log = logging.getLogger("ondol.serving")
@@ -71,6 +71,8 @@ def choose(model: Any, spec: InputSpec, example: Any = None, name: str = "") -> 
 
 def _choose(model: Any, spec: InputSpec, example: Any, name: str) -> Choice:
     original = Original(model)
+    if spec.frame and (found := _of_columns(original, model, spec, name)) is not None:
+        return found
     if spec.frame or spec.kinds or spec.n_features == 0:
         return Choice(original, "models of named or unknown columns run as they are")
     try:
@@ -86,6 +88,55 @@ def _choose(model: Any, spec: InputSpec, example: Any, name: str) -> Choice:
         return _measured(Choice(original, f"self-test of the {candidate.name} engine failed: {trouble}"), rows)
     reason = f"same as the original on {len(rows)} rows"
     return _measured(Choice(candidate, reason, len(rows)), rows)
+
+
+def _of_columns(original: Original, model: Any, spec: InputSpec, name: str) -> Choice | None:
+    """Return the engine of a pipeline of named columns that answers as the original does; None: run it as it is."""
+    try:
+        candidate = columns.compile_model(model, spec, compile_model)
+    except Exception as error:  # noqa: BLE001 - encoders are asked for what they may refuse in any way
+        log.warning("%s: cannot be compiled (%s: %s); the original runs", name, type(error).__name__, error)
+        return None
+    if candidate is None:
+        return None
+    rows = _sample_cells(model, spec, candidate)
+    if trouble := difference(_OfCells(original, spec), candidate, rows, has_probabilities(model)):
+        log.warning("%s: the compiled %s engine differs (%s); the original runs", name, candidate.name, trouble)
+        return None
+    return _measured(Choice(candidate, f"same as the original on {len(rows)} rows", len(rows)), rows)
+
+
+class _OfCells:
+    """The original, asked with a request's cells."""
+
+    name = "model"
+    exact = True
+
+    def __init__(self, original: Original, spec: InputSpec) -> None:
+        self._original = original
+        self._spec = spec
+
+    def predict(self, rows: Any) -> NDArray[Any]:
+        return self._original.predict(describing.as_rows(rows, self._spec))
+
+    def predict_proba(self, rows: Any) -> NDArray[np.float64]:
+        return self._original.predict_proba(describing.as_rows(rows, self._spec))
+
+
+def _sample_cells(model: Any, spec: InputSpec, candidate: columns.ColumnsEngine) -> list[list[Any]]:
+    """Return cells to try a model on: numbers as in `sample_rows`, known and unknown categories, nulls."""
+    sources = candidate.sources()
+    known = {sources[column]: values for column, values in _thresholds(model, None).items() if column in sources}
+    numbers: list[list[Any]] = sample_rows(model, replace(spec, nulls=()), thresholds=known).tolist()
+    generator = np.random.default_rng(1)
+    categories = candidate.known()
+    for row in numbers:
+        for column, values in categories.items():
+            row[column] = values[int(generator.integers(len(values)))]
+        for column in range(spec.n_features):
+            if spec.takes_null(column) and None in categories.get(column, (None,)) and generator.random() < 0.1:
+                row[column] = None
+    return numbers
 
 
 def compile_model(model: Any) -> Engine | None:
@@ -169,7 +220,7 @@ def _thresholds(model: Any, candidate: Engine | None) -> dict[int, NDArray[np.fl
     return {column: values[np.abs(values) < inputs.FLOAT32_MAX] for column, values in joined.items()}
 
 
-def difference(original: Engine, candidate: Engine, rows: Matrix, probabilities: bool) -> str:
+def difference(original: Engine, candidate: Engine, rows: Rows, probabilities: bool) -> str:
     """Return how two engines differ on the rows, in batches of several sizes; empty when they do not."""
     tolerance = getattr(candidate, "tolerance", TOLERANCE)
     sizes = (1, 1, 2, 7, 32, len(rows))
@@ -192,7 +243,7 @@ def difference(original: Engine, candidate: Engine, rows: Matrix, probabilities:
     return ""
 
 
-def _measured(choice: Choice, rows: Matrix) -> Choice:
+def _measured(choice: Choice, rows: Rows) -> Choice:
     """Return the choice with its costs measured, which also warms the engine up."""
     predict = choice.engine.predict
     one, many = rows[-1:], rows[-min(32, len(rows)) :]

@@ -16,15 +16,25 @@ from ondol.serving.engines.base import Engine, Matrix
 Step = Callable[[Matrix], Matrix]
 
 
+def unchanged(rows: Matrix) -> Matrix:
+    """The step that does nothing."""
+    return rows
+
+
 def compile_step(step: Any) -> Step | None:
     """Return the step as a function from matrix to matrix, or None when it is not one of the plain cases."""
-    if step is None or step == "passthrough":
-        return lambda rows: rows
+    if step is None or (isinstance(step, str) and step == "passthrough") or _is_identity(step):
+        return unchanged
     kind = type(step)
     if not kind.__module__.startswith("sklearn."):
         return None
     maker = _MAKERS.get(kind.__name__)
     return maker(step) if maker else None
+
+
+def _is_identity(step: Any) -> bool:
+    """A fitted `ColumnTransformer` keeps "passthrough" as a function transformer without a function."""
+    return type(step).__name__ == "FunctionTransformer" and step.func is None and not step.validate
 
 
 def _standard(step: Any) -> Step | None:
