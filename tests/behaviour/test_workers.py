@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.behaviour.serving_tools import Plane
 from tests.behaviour.test_inference_service import X, Y, settle, write
 
 from ondol.base.settings import Settings
-from ondol.store import components, observations, resources
+from ondol.store import components, observations, resources, routes
 from ondol.store.connection import Store
 
 SERVERS = Path(__file__).with_name("samples") / "servers"
@@ -174,6 +175,30 @@ def test_a_server_that_does_not_start_leaves_the_old_one_serving(plane: Plane) -
     assert status["modelStatus"]["transitionStatus"] == "BlockedByFailedLoad"
     assert "no licence" in status["modelStatus"]["lastFailureInfo"]["message"]
     assert plane.predict("delay", [1]).json()["predictions"] == [1]
+
+
+def test_a_canary_of_servers_splits_and_a_copy_is_compared(plane: Plane) -> None:
+    resources.apply(plane.store, container("myorg/plain:v1", command=["python", "plain.py", "one"]))
+    settle(plane)
+    second = container("myorg/plain:v1", command=["python", "plain.py", "two"])
+    second["spec"]["predictor"]["canaryTrafficPercent"] = 50
+    resources.apply(plane.store, second)
+    settle(plane)
+
+    def arms() -> set[str]:
+        return {plane.predict("delay", [1]).headers["x-ondol-arm"] for _ in range(20)}
+
+    serving_tools.wait(lambda: arms() == {"stable", "candidate"})
+    route = routes.get(plane.store, "delay")
+    assert route is not None
+    routes.put(plane.store, replace(route, weight=0.0, mirror=100.0))
+
+    def copies() -> list[Any]:
+        assert plane.predict("delay", [1], x_request_id="copied").headers["x-ondol-arm"] in ("stable", "candidate")
+        return [one for one in observations.of_service(plane.store, "delay") if one.shadow]
+
+    serving_tools.wait(lambda: bool(copies()))
+    assert copies()[0].signals["disagreement"] == 0.0
 
 
 def test_swaps_of_servers_under_load_lose_no_request(plane: Plane) -> None:

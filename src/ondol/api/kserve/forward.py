@@ -13,13 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 
-from ondol.api.kserve import answers, tracing
+from ondol.api.kserve import answers, mirror, tracing
 from ondol.api.kserve.answers import Headers, Reply
 from ondol.api.kserve.caller import Caller, RequestHeaders
 from ondol.api.kserve.exchange import Context
+from ondol.api.kserve.mirror import Original
 from ondol.base import errors, telemetry
 from ondol.base.telemetry import ActiveSpan
 from ondol.records.rollout import STABLE, Arm, Observation
@@ -37,6 +39,7 @@ _NOT_PASSED_ON = frozenset(
 _OURS = frozenset(("x-request-id", "date", "server"))
 _STATUSES = frozenset(status.value for status in HTTPStatus)
 _KEEP_UNITS = 10_000
+_MOST_COPIES = 64  # requests a candidate may have; a copy that would make it more is not made
 
 
 class _Asked(msgspec.Struct):
@@ -82,6 +85,11 @@ class Request:
     def model(self) -> Model:
         """The predictor's release that answers, or stands behind the one that does."""
         return self.serving.model(self.arm)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether the answer may be compared with a candidate's."""
+        return self.component == "predictor" and self.arm == STABLE and self.protocol != "explain" and bool(self.body)
 
     @property
     def seconds(self) -> float:
@@ -169,6 +177,37 @@ class Forwarding:
         else:
             status = answers.refuse(request.reply, _public(failure, request, answer), headers)
         self._account(request, status, answer)
+        if request.mirrored and self._context.mirror.takes(request.serving.route):
+            self._copy(request, status, answer)
+
+    def _copy(self, request: Request, status: int, answer: Answer) -> None:
+        """Let the candidate's process answer too, for the record, unless it is behind."""
+        candidate = request.serving.candidate
+        if candidate is None or candidate.pool is None or candidate.pool.load.active >= _MOST_COPIES:
+            self._context.mirror.dropped += 1
+            return
+        caller, milliseconds = request.caller, (time.perf_counter() - request.started) * 1000
+        mine = _values(answer.body)
+        original = Original(caller.ids[0], caller.unit, [], False, status if mine else 500, mine, milliseconds)
+        task = asyncio.get_running_loop().create_task(self._copied(request, original, candidate, candidate.pool))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _copied(self, request: Request, original: Original, candidate: Model, pool: Pool) -> None:
+        began = time.perf_counter()
+        error: Exception | None = None
+        predictions: list[Any] = []
+        try:
+            path, headers = partial(_path, request), _onwards(request)
+            answer = await pool.send(request.method, path, headers, request.body, request.seconds)
+            predictions = _values(answer.body)
+            if answer.status != 200:
+                error = errors.ComponentError(f"status {answer.status}")
+        except Exception as raised:  # noqa: BLE001 - nobody waits for this answer
+            error = raised
+        milliseconds = (time.perf_counter() - began) * 1000
+        record = mirror.observation(original, request.serving.route, candidate, predictions, error, milliseconds)
+        self._context.request_log.append(record)
 
     def _account(self, request: Request, status: int, answer: Answer) -> None:
         context, route, caller = self._context, request.serving.route, request.caller
@@ -223,6 +262,18 @@ def _kept(body: bytes) -> str:
         if isinstance(raw, msgspec.Raw):
             return bytes(raw).decode()
     return ""
+
+
+def _values(body: bytes) -> list[Any]:
+    """Return the predictions of an answer, V1's or the first output of V2's; empty when it has none."""
+    text = _kept(body)
+    try:
+        found = msgspec.json.decode(text) if text else []
+    except msgspec.MsgspecError:
+        return []
+    if found and isinstance(found[0], dict) and isinstance(found[0].get("data"), list):
+        return list(found[0]["data"])
+    return found if isinstance(found, list) else []
 
 
 def _path(request: Request, name: str) -> str:

@@ -50,9 +50,13 @@ class Mirror:
         self.dropped = 0
         """Copies that were not made because the candidate was behind."""
 
+    def takes(self, route: Route) -> bool:
+        """Return whether this request is one of those that are copied."""
+        return bool(route.mirror) and (route.mirror >= 100 or random.random() * 100 < route.mirror)
+
     def copy(self, original: Original, route: Route, candidate: Model) -> None:
         """Queue a copy, or drop it; returns at once and never raises."""
-        if route.mirror < 100 and random.random() * 100 >= route.mirror:
+        if not self.takes(route):
             return
         if candidate.batcher.waiting_rows + len(original.rows) > WAITING_ROWS:
             self.dropped += 1
@@ -61,7 +65,7 @@ class Mirror:
 
         def done(predictions: list[Any] | None, error: Exception | None) -> None:
             milliseconds = (time.perf_counter() - began) * 1000
-            self._log.append(_observation(original, route, candidate, predictions, error, milliseconds))
+            self._log.append(observation(original, route, candidate, predictions, error, milliseconds))
 
         probabilities = original.probabilities and candidate.probabilities
         try:
@@ -70,10 +74,11 @@ class Mirror:
             self.dropped += 1
 
 
-def _observation(
+def observation(
     original: Original, route: Route, candidate: Model, predictions: list[Any] | None, error: Exception | None,
     milliseconds: float,
 ) -> Observation:  # fmt: skip
+    """Return the record of a copy: how the candidate answered, and how that differs from the answer that was given."""
     status = answers.status_of_failure(error)
     signals: dict[str, float] = {"primary_status": float(original.status)}
     if error is None and predictions is not None and original.status == 200:
