@@ -19,6 +19,7 @@ PACKAGES: dict[str, list[str]] = {
     "mlflow": [f"mlflow=={importlib.metadata.version('mlflow')}"],
     "bentoml": ["bentoml"],
     "litserve": ["litserve"],
+    "evidently": ["evidently", "pyarrow", "pandas<3"],
 }
 _BUILD_SECONDS = 600
 

@@ -21,7 +21,7 @@ from ondol.records.retrieval import IndexOptions
 from ondol.records.rollout import Route
 from ondol.retrieval import index as indexes
 from ondol.serving import application_release
-from ondol.store import loads, routes, usage
+from ondol.store import loads, observations, routes, usage
 from ondol.store.connection import Store
 from ondol.testing.fake_llm import FakeLLM, Fault
 
@@ -29,6 +29,7 @@ ANSWER = "`ondol model rollback` 명령을 씁니다. [1]"
 QUESTION = "모델을 롤백하려면?"
 PROJECT = """
 name: t
+monitoring: {{scores: 1.0}}
 llms: {{fake: {{base_url: {url}, price: {{input: 1, output: 2}}, timeout: 10}}}}
 applications:
   reader: {{index: docs, retrieval: {{threshold: 0.2}}}}
@@ -155,3 +156,16 @@ def test_an_empty_question_is_refused_by_the_data_plane(ask: Any) -> None:
 def test_a_unit_may_be_written_in_any_script(served: Home, ask: Any) -> None:
     assert "ondol model rollback" in ask("reader", QUESTION, "--unit", "민아")[0]
     wait(lambda: any(row.unit == "민아" for row in usage.rows(served.store, application="reader")))
+
+
+def test_answers_are_scored_as_they_are_given(served: Home, ask: Any) -> None:
+    before = len(observations.of_service(served.store, "writer"))
+    ask("writer", QUESTION)
+    served.script.append("서울은 한국의 수도이며 강이 흐릅니다. [1]")
+    ask("writer", QUESTION)
+    wait(lambda: len(observations.of_service(served.store, "writer")) == before + 2)
+    right, wrong = observations.of_service(served.store, "writer")[before:]
+    assert json.loads(right.features) == {"question": QUESTION}
+    assert right.signals["faithfulness"] == 1.0
+    assert wrong.signals["faithfulness"] == 0.0
+    assert 0.0 <= right.signals["answer_relevancy"] <= 1.0

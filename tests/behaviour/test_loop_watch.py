@@ -193,3 +193,44 @@ def test_named_features_and_nonsense_are_read(watched: Watched) -> None:
     assert found is not None
     assert found.verdict == "stable"
     assert found.evidence["report"]["current_rows"] == 200
+
+
+def a_week_before(store: Store, first: int, count: int) -> None:
+    """Let requests `first` … have come exactly a week before the `count` requests after them."""
+    with store.write() as tx:
+        for number in range(first, first + count):
+            later = tx.row("SELECT at FROM observations WHERE id = ?", (f"r{number + count}",))
+            row = tx.row("SELECT seq, body FROM observations WHERE id = ?", (f"r{number}",))
+            assert row is not None
+            assert later is not None
+            body = {**json.loads(row["body"]), "at": later["at"] - 7 * 86_400}
+            tx.execute(
+                "UPDATE observations SET at = ?, body = ? WHERE seq = ?", (body["at"], json.dumps(body), row["seq"])
+            )
+
+
+def test_the_same_season_is_what_it_is_compared_with_when_the_project_says_so(watched: Watched) -> None:
+    season = replace(SPEC, reference="season", season="7d")
+    watched.send(rows(200, watched.generator, shift=1.5))  # last week: as moved as today
+    plain = watched.look()
+    assert plain is not None
+    assert plain.verdict == "drift"  # against the training data
+    watched.send(rows(200, watched.generator, shift=1.5))
+    a_week_before(watched.store, 1, 200)
+    same = watched.look(season)
+    assert same is not None
+    assert (same.verdict, same.evidence["reference"]) == ("stable", {"kind": "season", "rows": 200})
+    watched.send(rows(200, watched.generator, shift=4.0))
+    other = watched.look(replace(season, season="8d"))
+    assert other is not None
+    assert (other.verdict, "one season ago" in other.reason) == (watch.TOO_FEW, True)
+
+
+def test_the_last_good_window_is_what_it_is_compared_with_when_the_project_says_so(watched: Watched) -> None:
+    good = replace(SPEC, reference="last-good")
+    found = []
+    for shift in (0.0, 0.0, 1.5):
+        watched.send(rows(200, watched.generator, shift=shift))
+        found.append(watched.look(good))
+    assert [one.verdict for one in found if one] == ["stable", "stable", "drift"]
+    assert [one.evidence["reference"]["rows"] for one in found if one] == [1000, 200, 200]

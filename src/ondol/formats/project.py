@@ -17,7 +17,7 @@ import yaml
 from ondol.base import duration, errors, settings
 from ondol.formats import cron
 from ondol.records import codec
-from ondol.records.project import MonitoringSpec, Project, RetrainSpec
+from ondol.records.project import MonitoringSpec, MonitorSpec, Project, RetrainSpec
 from ondol.records.rollout import STRATEGIES, JudgePolicy
 from ondol.records.signal import TRIGGERS
 
@@ -61,15 +61,17 @@ def parse(text: str, where: str = settings.PROJECT_FILE) -> Project:
         raise errors.InputError(error.message, where=where, code="INP-011") from error
     _check_retrain(project.retrain, where)
     _check_monitoring(project.monitoring, where)
+    for name, model in project.models.items():
+        _check_season(model.monitor, project.monitoring, f"{where}: models.{name}.monitor")
     _refuse_what_has_no_effect(project, where)
     return project
 
 
 def _check_monitoring(monitoring: MonitoringSpec, where: str) -> None:
-    if not 0 <= monitoring.sample <= 1:
-        raise errors.InputError(
-            f"monitoring.sample is {monitoring.sample!r}", where=where, way_out="A share from 0 to 1.", code="INP-455"
-        )
+    for name in ("sample", "scores"):
+        if not 0 <= getattr(monitoring, name) <= 1:
+            said = f"monitoring.{name} is {getattr(monitoring, name)!r}"
+            raise errors.InputError(said, where=where, way_out="A share from 0 to 1.", code="INP-455")
     recent, retention, _ = (
         duration.seconds(getattr(monitoring, name), f"{where}: monitoring.{name}")
         for name in ("recent", "retention", "traces")
@@ -80,6 +82,19 @@ def _check_monitoring(monitoring: MonitoringSpec, where: str) -> None:
             where=where,
             code="INP-455",
         )
+
+
+def _check_season(monitor: MonitorSpec, monitoring: MonitoringSpec, where: str) -> None:
+    if (monitor.reference == "season") != bool(monitor.season):
+        raise errors.InputError(
+            "reference: season and season belong together", where=where, code="INP-455",
+            way_out="Write `monitor: {reference: season, season: 7d}`.",
+        )  # fmt: skip
+    if monitor.season and duration.seconds(monitor.season, where) >= duration.seconds(monitoring.retention):
+        raise errors.InputError(
+            f"season {monitor.season!r} is longer than requests are kept ({monitoring.retention})", where=where,
+            way_out="Set monitoring.retention to more than a season.", code="INP-455",
+        )  # fmt: skip
 
 
 def _check_retrain(retrain: RetrainSpec, where: str) -> None:

@@ -12,8 +12,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ondol.base import ids
+from ondol.base import duration, ids
 from ondol.loop import reference
+from ondol.monitoring.request_archive import Archive
 from ondol.records import codec
 from ondol.records.project import MonitorSpec
 from ondol.records.rollout import Decision, Observation
@@ -48,10 +49,43 @@ def look(store: Store, blobs: Blobs, service: str, spec: MonitorSpec) -> Decisio
     if kept is not None:
         mine = [one for _, one in found if one.release == route.stable]
         current = frame_of(mine, [str(name) for name in kept.columns])
-        decision = _judge(service, route.stable, kept, current, (position, end), spec)
+        before = _before(store, blobs, service, kept, found, spec)
+        decision = _judge(service, route.stable, before, current, (position, end), spec)
         rollouts.decide(store, decision)
+        if decision.verdict == "stable":
+            times = [found[0][1].at, found[-1][1].at]
+            counters.put_fact(store, f"watch/{service}/good", {"release": route.stable, "times": times})
     counters.put_fact(store, f"watch/{service}", end)
     return decision
+
+
+def _before(
+    store: Store,
+    blobs: Blobs,
+    service: str,
+    kept: pd.DataFrame,
+    found: list[tuple[int, Observation]],
+    spec: MonitorSpec,
+) -> pd.DataFrame:
+    """Return what the window is compared with: the release's held-out rows, or requests of an earlier time.
+
+    A season's requests may have been answered by another release: then their predictions are left out.
+    """
+    columns, release = [str(name) for name in kept.columns], found[-1][1].release
+    if spec.reference == "season":
+        ago = duration.seconds(spec.season)
+        times = (found[0][1].at - ago, found[-1][1].at - ago)
+    elif spec.reference == "last-good" and (good := counters.fact(store, f"watch/{service}/good")):
+        if good["release"] != release:
+            return kept
+        times = tuple(good["times"])
+    else:
+        return kept
+    rows = list(Archive(store, blobs).read(service, times[0], times[1] + 1e-6))
+    frame = frame_of(rows, columns)
+    if any(one.release != release for one in rows) and reference.PREDICTION in frame.columns:
+        frame = frame.drop(columns=[reference.PREDICTION])
+    return frame
 
 
 def frame_of(rows: list[Observation], columns: list[str]) -> pd.DataFrame:
@@ -103,6 +137,10 @@ def _judge(
     from ondol.data import drift
 
     evidence = {"release": release, "window": list(window), "monitor": codec.plain(spec)}
+    evidence["reference"] = {"kind": spec.reference, "rows": len(kept)}
+    if spec.reference == "season" and len(kept) < max(_LEAST, _SHARE * spec.window):
+        reason = f"one season ago there were {len(kept):,} requests, too few to compare {spec.window:,} with"
+        return Decision(ids.new_id("decision"), time.time(), service, "drift", TOO_FEW, reason, evidence)
     if len(current) < max(_LEAST, _SHARE * spec.window):
         reason = f"{len(current):,} of {spec.window:,} requests were answered by the release that serves"
         return Decision(ids.new_id("decision"), time.time(), service, "drift", TOO_FEW, reason, evidence)

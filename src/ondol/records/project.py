@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 from ondol.base import errors
 from ondol.records.alert import AlertSpec
@@ -89,6 +89,13 @@ class MonitorSpec:
 
     effect: float = 0.1
     """Differences smaller than this share of the distribution do not matter, however certain."""
+
+    reference: Literal["training", "last-good", "season"] = "training"
+    """What a window is compared with: held-out rows of the release, its newest window without drift, or what was asked
+    one `season` before."""
+
+    season: str = ""
+    """How long ago the same season was: `7d`, `365d`."""
 
     blocks: int = 20
     """Requests near in time are alike (the weather of a day, one customer's batch), so a window is cut into this many
@@ -179,6 +186,9 @@ class MonitoringSpec:
 
     features: bool = True
     """Whether what was asked is logged, too. Without it there is no drift to see."""
+
+    scores: float = 0.0
+    """Share of an application's answers that are scored as they are given: `faithfulness`, `answer_relevancy`."""
 
     recent: str = "1d"
     """How long requests stay in the database before they move to columnar files."""

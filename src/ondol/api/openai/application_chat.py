@@ -5,17 +5,21 @@ Must not decide who is right: it observes; `rollout` judges.
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from ondol.api.openai import gateway, replies, requests
+from ondol.api.openai import gateway, online_scores, replies, requests
 from ondol.api.openai.wiring import Services
 from ondol.base import errors, telemetry
 from ondol.base.telemetry import ActiveSpan
 from ondol.records import codec
 from ondol.records.chat import Answered, ChatAnswer
+from ondol.records.project import MonitoringSpec
 from ondol.records.rollout import STABLE, Arm, Observation, Route
 from ondol.rollout import split
 from ondol.serving.application_host import ApplicationHost
@@ -73,7 +77,10 @@ class ApplicationChat:
             traceparent,
         )
         headers["x-ondol-trace"] = span.trace
-        seen = _Seen(self._log, route, application.parts.release, arm, unit, headers["x-request-id"], started)
+        seen = _Seen(
+            self._log, route, application.parts.release, arm, unit, headers["x-request-id"], started,
+            call.ask.question, self._services.project.monitoring,
+        )  # fmt: skip
         try:
             if call.stream:
                 return await self._stream(application, call, span, headers, send, receive, seen)
@@ -165,10 +172,12 @@ class _Seen:
     """Writes the one observation of a request."""
 
     def __init__(
-        self, log: RequestLog, route: Route, release: str, arm: Arm, unit: str, identifier: str, started: float
-    ) -> None:
+        self, log: RequestLog, route: Route, release: str, arm: Arm, unit: str, identifier: str, started: float,
+        question: str, monitoring: MonitoringSpec,
+    ) -> None:  # fmt: skip
         self._log, self._route, self._release, self._arm = log, route, release, arm
         self._unit, self._identifier, self._started, self._written = unit, identifier, started, False
+        self._question, self._monitoring = question, monitoring
 
     def done(self, status: int, answered: Answered | None) -> None:
         """Append it, once; the caller's own mistakes say nothing about a release."""
@@ -176,24 +185,34 @@ class _Seen:
             return
         self._written = True
         now = time.time()
-        self._log.append(
-            Observation(
-                id=self._identifier,
-                at=now,
-                service=self._route.service,
-                release=self._release,
-                arm=self._arm,
-                unit=self._unit,
-                status=200 if status == 499 else status,
-                latency_ms=(now - self._started) * 1000,
-                rollout=self._route.rollout,
-                weight=self._route.weight,
-                prediction=codec.encode({"answer": answered.text[:2000], "documents": _documents(answered)})
-                if answered
-                else "",
-                signals=_signals(answered) if answered else {"aborted": 1.0} if status == 499 else {},
-            )
+        one = Observation(
+            id=self._identifier,
+            at=now,
+            service=self._route.service,
+            release=self._release,
+            arm=self._arm,
+            unit=self._unit,
+            status=200 if status == 499 else status,
+            latency_ms=(now - self._started) * 1000,
+            rollout=self._route.rollout,
+            features=codec.encode({"question": self._question[:2000]}) if self._monitoring.features else "",
+            weight=self._route.weight,
+            prediction=codec.encode({"answer": answered.text[:2000], "documents": _documents(answered)})
+            if answered
+            else "",
+            signals=_signals(answered) if answered else {"aborted": 1.0} if status == 499 else {},
         )
+        if answered is not None and not answered.blocked_by and random.random() < self._monitoring.scores:
+            asyncio.get_running_loop().run_in_executor(None, self._append_scored, one, answered)
+        else:
+            self._log.append(one)
+
+    def _append_scored(self, one: Observation, answered: Answered) -> None:
+        """Score the answer beside the requests, then log it: nobody waits for it."""
+        try:
+            one = replace(one, signals={**one.signals, **online_scores.of(self._question, answered)})
+        finally:
+            self._log.append(one)
 
 
 def _documents(answered: Answered) -> list[str]:
