@@ -101,5 +101,9 @@ def shallow(ours: Type, theirs: Json, path: str) -> Iterator[str]:
     if "format" in theirs and "maximum" not in own and own.get("format") != theirs["format"]:
         yield f"{path}: format {theirs['format']!r} upstream, {own.get('format')!r} here"
     for key in BOUNDS:
-        if key in theirs and theirs[key] != own.get(key):
+        if key in theirs and _plain(theirs[key]) != _plain(own.get(key)):
             yield f"{path}: {key} {theirs[key]!r} upstream, {own.get(key)!r} here"
+
+
+def _plain(bound: Any) -> Any:
+    return sorted(bound) if isinstance(bound, list) else bound

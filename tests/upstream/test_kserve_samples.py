@@ -23,7 +23,7 @@ REFUSED: dict[tuple[str, str], set[str]] = {
     (
         "llmisvc__opt-125m-cpu__llm-inference-service-facebook-opt-125m-cpu-no-scheduler.yaml",
         "facebook-opt-125m-single",
-    ): {"kind", "spec.template.containers[0].securityContext"},
+    ): {"spec.model.uri", "spec.template"},
     ("multimodelserving__sklearn__trainedmodels.yaml", "model1-sklearn"): {"kind"},
     ("multimodelserving__sklearn__trainedmodels.yaml", "model2-sklearn"): {"kind"},
     ("rollout-strategy__rollout-strategy-example.yaml", "rollout-strategy-example"): {

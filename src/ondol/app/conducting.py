@@ -7,7 +7,7 @@ import sys
 from functools import partial
 
 from ondol.app import running
-from ondol.backends.local import inference_graph, inference_service
+from ondol.backends.local import inference_graph, inference_service, llm_service
 from ondol.base.settings import Settings
 from ondol.loop import walking
 from ondol.loop.conductor import Conductor, Hands
@@ -51,6 +51,7 @@ def make(store: Store, settings: Settings) -> Conductor:
             reconcile=[
                 partial(inference_service.reconcile, store, settings),
                 partial(inference_graph.reconcile, store, settings),
+                partial(llm_service.reconcile, store, settings),
             ],
             registry=RegistryClient(settings.control.url, settings.api_key),
             retraining=ChildProcesses(settings),

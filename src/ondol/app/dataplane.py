@@ -32,7 +32,7 @@ from ondol.app.inside import Inside
 from ondol.base import errors
 from ondol.base import settings as settings_module
 from ondol.base.settings import OFF, Address, Settings
-from ondol.formats import inference_graph, inference_service
+from ondol.formats import inference_graph, inference_service, llm_inference_service
 from ondol.formats import project as projects
 from ondol.formats.inference_graph import InferenceGraph
 from ondol.serving import models as models_module
@@ -91,6 +91,7 @@ class DataPlane:
             door = importlib.import_module(_OPENAI).OpenAIDoor
             self.openai = door(self.store, self.settings, self.routes, self.request_log)
             await self.openai.start()
+            self._read_language_models()
             self.context.spans = self.openai.services.spans
         if self.settings.grpc is not None:
             await self._start_grpc(self.settings.grpc)
@@ -146,11 +147,24 @@ class DataPlane:
                 protocols[service.name] = service.protocol
         self.models.configure(found)
         graphs: dict[str, InferenceGraph] = {}
-        for resource in resources.every(self.store, inference_graph.KIND):
+        for resource in resources.by_age(self.store, inference_graph.KIND):
             graph, _ = inference_graph.read(resource.manifest)
             if graph is not None and not graph.stopped:
                 graphs.setdefault(graph.name, graph)
         self.graphs.configure(graphs, protocols)
+        self._read_language_models()
+
+    def _read_language_models(self) -> None:
+        """Tell the gateway which files applied manifests name; a manifest that is refused is control's to report."""
+        if self.openai is None:
+            return
+        files: dict[str, str] = {}
+        for resource in resources.by_age(self.store, llm_inference_service.KIND):
+            with contextlib.suppress(errors.InputError):
+                service = llm_inference_service.typed(resource.manifest)
+                if not service.stopped:
+                    files.setdefault(service.model, service.path)
+        self.openai.services.serve(files)
 
     def _gauges(self) -> None:
         gauge, context = self.metrics.gauge, self.context

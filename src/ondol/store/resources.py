@@ -201,6 +201,11 @@ def every(store: Store, kind: str = "") -> list[Resource]:
         return every_in(tx, kind)
 
 
+def by_age(store: Store, kind: str) -> list[Resource]:
+    """Return all resources of a kind, the oldest first: who had a name first keeps it."""
+    return sorted(every(store, kind), key=lambda one: (one.created_at, one.namespace, one.name))
+
+
 def delete(store: Store, kind: str, namespace: str, name: str) -> None:
     """Forget a resource.
 

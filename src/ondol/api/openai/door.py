@@ -168,6 +168,7 @@ class OpenAIDoor:
         names = [route.service for route in self._routes.every() if route.kind == "application"]
         owned = [(name, "ondol") for name in names]
         owned += [(text, spec.provider) for text, spec in self.services.configured().items()]
+        owned += [(name, spec.provider) for name, spec in self.services.served.items()]
         owned.append((embeddings.MODEL, "ondol"))
         now = int(time.time())
         return [{"id": name, "object": "model", "created": now, "owned_by": owner} for name, owner in owned]

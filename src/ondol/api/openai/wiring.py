@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ondol.base import errors, settings
@@ -44,6 +45,9 @@ class Services:
         self.models = registry.Models(settings_.project)
         self._resolved: dict[str, registry.LLMSpec] = {}
         self._configured: dict[str, registry.LLMSpec] | None = None
+        self.served: dict[str, registry.LLMSpec] = {}
+        """Models of applied LLMInferenceServices, by what callers name them; replaced as a whole."""
+
         self.opener = application_host.Opener(
             store, settings_, self.ledger, self.price_of, self.project.llms, self.models
         )
@@ -89,6 +93,10 @@ class Services:
         self._configured = found
         return found
 
+    def serve(self, files: Mapping[str, str]) -> None:
+        """Take the GGUF files of the applied LLMInferenceServices, by what callers name them."""
+        self.served = {name: registry.parse(f"gguf:{path}", self.project.llms) for name, path in files.items()}
+
     def resolve(self, model: str) -> registry.LLMSpec | None:
         """Return the model a caller names, if callers may: configured ones, and known providers by `provider/model`.
 
@@ -99,6 +107,8 @@ class Services:
         configured = self.configured()
         if model in configured:
             return configured[model]
+        if model in self.served:
+            return self.served[model]
         provider, _, name = model.partition("/")
         if not name or not (provider in registry.PROVIDERS or provider in self.project.llms):
             return None

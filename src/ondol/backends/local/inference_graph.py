@@ -21,7 +21,7 @@ Json = dict[str, Any]
 
 def reconcile(store: Store, settings: Settings) -> bool:
     """Bring the status of every graph up to date; return whether any changed."""
-    graphs = resources.every(store, inference_graph.KIND)
+    graphs = resources.by_age(store, inference_graph.KIND)
     if not graphs:
         return False
     services = {one.name: one for one in resources.every(store, inference_service.KIND)}

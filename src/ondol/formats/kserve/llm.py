@@ -1,13 +1,13 @@
-"""`LLMInferenceService` v1alpha1 and v1alpha2, declared. What one machine can mean by it is little: see each field."""
+"""`LLMInferenceService` v1alpha1 and v1alpha2, declared: a GGUF file behind the OpenAI-compatible gateway."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from ondol.formats.kserve import pod
-from ondol.formats.kserve.common import ADDRESS, GROUP, named, status
+from ondol.formats.kserve.common import ADDRESS, GROUP, STOP, named, status
 from ondol.formats.resource.kind import Column, Kind
-from ondol.formats.resource.states import HONOURED, cluster, no_effect, not_yet
+from ondol.formats.resource.states import HONOURED, cluster, no_effect, not_yet, refused
 from ondol.formats.resource.types import (
     Field,
     Flag,
@@ -39,12 +39,13 @@ MODEL = Object(
 _CRITICALITY = Field(
     one_of("Critical", "Standard", "Sheddable"), cluster("the cluster's scheduler reads it"), "Who goes first."
 )
+_SHARED = not_yet("language models do not share traffic", "an application's rollout does")
 ROUTE = Object(
     {
         "group": Field(
-            Text(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", longest=63), about="Services that share traffic."
+            Text(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", longest=63), _SHARED, "Services that share traffic."
         ),
-        "weight": Field(Whole(0, 1_000_000), about="The service's share of its group."),
+        "weight": Field(Whole(0, 1_000_000), _SHARED, "The service's share of its group."),
         "http": Field(Object({"refs": Field(Free()), "spec": Field(Free())}), _GATEWAY),
     }
 )
@@ -64,12 +65,14 @@ TEMPLATE = Object(
 SPEC = Object(
     {
         "model": Field(MODEL, required=True, about="The model."),
-        "replicas": Field(Whole(0), no_effect("one process serves it"), "How many servers."),
+        "replicas": Field(Whole(0), no_effect("the data plane serves it"), "How many servers."),
         "router": Field(ROUTER, about="How it is reached."),
-        "template": Field(TEMPLATE, about="The server, instead of the one that is chosen."),
-        "storageInitializer": Field(
-            Object({"enabled": Field(Flag())}), no_effect("the files are fetched before the server starts")
+        "template": Field(
+            TEMPLATE,
+            refused("the server is llama.cpp in the data plane, not an image", "leave it out"),
+            "The server, instead of the one that is chosen.",
         ),
+        "storageInitializer": Field(Object({"enabled": Field(Flag())}), no_effect("the file is there already")),
         "labels": Field(texts(), about="Kept."),
         "annotations": Field(texts(), about="Kept."),
         "baseRefs": Field(Free(), cluster("it names LLMInferenceServiceConfigs")),
@@ -86,6 +89,10 @@ SPEC = Object(
 def _rules(value: Json, wrong: Report) -> None:
     if value["spec"].get("replicas") is not None and value["spec"].get("scaling") is not None:
         wrong("spec.replicas", "replicas and scaling are mutually exclusive")
+    uri = value["spec"]["model"]["uri"]
+    if "://" in uri.removeprefix("file://") or not uri.endswith(".gguf"):
+        reason, way_out = f"{uri!r} is no GGUF file of this machine", "write file:///PATH/TO/MODEL.gguf"
+        wrong("spec.model.uri", f"{reason}; {way_out}", refused(reason, way_out))
     route = (value["spec"].get("router") or {}).get("route") or {}
     if route.get("weight") is not None and not route.get("group"):
         wrong("spec.router.route.group", "weight needs a group to be a share of")
@@ -109,9 +116,7 @@ LLM_INFERENCE_SERVICE = Kind(
         Column("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
         Column("Age", ".metadata.creationTimestamp", "date"),
     ),
-    state=not_yet(
-        "no language model is started for it", "name the model in `applications` of ondol.yaml, or use the gateway"
-    ),
+    annotations={STOP: HONOURED},
 )
 LLM_INFERENCE_SERVICE_V1 = replace(
     LLM_INFERENCE_SERVICE,
