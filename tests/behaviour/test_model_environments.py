@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import zlib
 from pathlib import Path
 
 import joblib
@@ -40,6 +41,9 @@ def test_what_the_files_say_decides(tmp_path: Path) -> None:
     need = recorded.need_of(tmp_path, "sklearn")
     assert need is not None
     assert need.packages[0] == "scikit-learn==1.2.1"
+
+    (tmp_path / "model.joblib").write_bytes(zlib.compress(b"\x80\x04\x95_sklearn_version\x94\x8c\x051.2.1\x94u"))
+    assert recorded.need_of(tmp_path, "sklearn") == need, "joblib's compression hides nothing"
 
     logged = tmp_path / "logged"
     logged.mkdir()

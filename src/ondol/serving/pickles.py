@@ -79,16 +79,27 @@ def looks_like_one(head: bytes) -> bool:
     return head.startswith((*_MAGIC, _LZ4, *(magic for magic, _ in _OPENERS)))
 
 
-def scan(file: Path) -> Report:
-    """List the imports of a pickle or joblib file. Runs nothing of it."""
+def contents(file: Path) -> bytes:
+    """Return a pickle's bytes, decompressed when joblib or the user compressed it.
+
+    :raises ValueError: when it is compressed and broken.
+    """
     data = file.read_bytes()
     for magic, opener in _OPENERS:
         if data.startswith(magic):
             try:
-                data = opener(data)
-            except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
-                return Report((), complete=False)
-            break
+                return opener(data)
+            except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+                raise ValueError(str(error)) from error
+    return data
+
+
+def scan(file: Path) -> Report:
+    """List the imports of a pickle or joblib file. Runs nothing of it."""
+    try:
+        data = contents(file)
+    except ValueError:
+        return Report((), complete=False)
     names: set[str] = set()
     complete = _follow(io.BytesIO(data), names)
     return Report(tuple(sorted(names)), complete)

@@ -16,7 +16,7 @@ import yaml
 
 from ondol.base import environments, errors
 from ondol.base.environments import Need
-from ondol.serving import model_files
+from ondol.serving import model_files, pickles
 
 _VERSION = re.compile(rb"_sklearn_version.{1,12}?(\d+\.\d+(?:\.\w+)*)", re.DOTALL)
 _PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?\s*==\s*([\w.!+]+)\s*(?:;.*)?$")
@@ -36,6 +36,8 @@ def need_of(path: Path, model_format: str) -> Need | None:
     """Return the environment that a model needs for itself; None when ours will do, or nothing is recorded."""
     if path.is_dir() and (path / "MLmodel").is_file():
         return _of_mlflow(path)
+    if model_format != "sklearn":
+        return None  # the other formats' own files are read by any version of their library
     try:
         theirs = _sklearn_version(model_files.find(path, model_format))
     except errors.OndolError:
@@ -87,8 +89,11 @@ def _python(folder: Path) -> str:
 
 
 def _sklearn_version(file: Path) -> str:
-    """Return the scikit-learn that wrote a pickle; empty when the file does not say, or is compressed."""
-    match = _VERSION.search(file.read_bytes())
+    """Return the scikit-learn that wrote a pickle; empty when the file does not say."""
+    try:
+        match = _VERSION.search(pickles.contents(file))
+    except ValueError:
+        return ""  # loading says that it is broken
     return match[1].decode() if match else ""
 
 
