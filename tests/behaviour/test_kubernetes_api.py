@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -178,6 +179,17 @@ def test_fields_belong_to_who_applied_them(http: httpx.Client) -> None:
     patched = http.patch(f"{ISVC}/delay", json={"spec": {"predictor": {"timeout": 7}}}, headers=MERGE).json()
     assert "f:timeout" not in owners(patched)["two"]
     assert apply(http, "", manifest()).status_code == 422
+    text = (
+        "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nspec: {predictor: {timeout: 7}}\nmetadata: {}"
+    )
+    query = {"fieldManager": "three"}
+    shared = http.patch(f"{ISVC}/delay", content=text, headers=APPLY, params=query).json()
+    assert owners(shared)["three"] == {"f:timeout"}
+    bomb = "kind: x\na: &a [1, 1]\n" + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in pairwise("abcdefghijkl"))
+    assert http.patch(f"{ISVC}/delay", content=bomb, headers=APPLY, params=query).status_code == 400
+    forget = {"metadata": {"managedFields": [{}, 1]}}
+    forgotten = http.patch(f"{ISVC}/delay", json=forget, headers=MERGE).json()
+    assert "managedFields" not in forgotten["metadata"]
 
 
 def test_pages_show_one_moment(http: httpx.Client) -> None:

@@ -11,9 +11,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
+import joblib
+import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 from tests.behaviour import kubernetes_tools
 from tests.behaviour.kubernetes_tools import manifest
+from tests.conftest import RunningOndol
 
 from ondol.app import kubeconfig
 from ondol.backends.kubernetes import kubeconfig as reading
@@ -102,6 +107,23 @@ def test_fields_of_others_are_taken_only_when_told(ondol: Ondol, store: Store) -
     assert "CON-320" in conflict
     assert "--force-conflicts" in conflict
     ondol("apply", "-f", "-", "--force-conflicts", text=json.dumps(manifest(timeout=4)))
+
+
+@pytest.mark.slow
+def test_a_running_ondol_serves_what_is_applied(running: RunningOndol, tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0).normal(size=(60, 3))
+    joblib.dump(LogisticRegression().fit(numbers, numbers[:, 0] > 0), tmp_path / "model.joblib")
+    service = manifest("through-the-door")
+    service["spec"]["predictor"]["model"]["storageUri"] = f"file://{tmp_path}"
+    command = Ondol(running.settings)
+    ready = command("apply", "-f", "-", "--wait", "90", text=json.dumps(service))
+    assert "through-the-door is ready at http://" in ready
+    by_file = Ondol(running.settings, "--kubeconfig", str(kubeconfig.path_of(running.settings.home)))
+    shown = json.loads(by_file("get", "isvc", "through-the-door", "--json"))
+    assert shown["status"]["modelStatus"]["transitionStatus"] == "UpToDate"
+    answer = httpx.post(shown["status"]["url"], json={"instances": numbers[:4].tolist()})
+    assert len(answer.json()["predictions"]) == 4
+    by_file("delete", "isvc", "through-the-door")
 
 
 def test_the_kubeconfig_has_the_key_where_one_is_demanded(home: Settings) -> None:

@@ -63,6 +63,11 @@ class Conflict:
         return "." + ".".join(self.path)
 
 
+def entries(given: list[Any]) -> list[Json]:
+    """Return what is usable of `managedFields` that a client wrote; `[{}]` is how clients ask to forget all owners."""
+    return [one for one in given if isinstance(one, dict) and one.get("manager") and one.get("operation")]
+
+
 def leaves(value: Json, prefix: Path = ()) -> set[Path]:
     """Return the paths of all values in an object that somebody may own; an empty mapping is a value."""
     found: set[Path] = set()

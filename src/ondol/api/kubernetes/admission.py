@@ -16,6 +16,8 @@ import msgspec
 
 from ondol.api.kubernetes import core, status
 from ondol.api.kubernetes.kinds import Kind
+from ondol.base import errors
+from ondol.formats.resource import documents
 from ondol.formats.resource.checking import Findings
 from ondol.store import managed_fields
 
@@ -61,13 +63,11 @@ def decode(body: bytes, content_type: str = "application/json") -> Any:
     except (ValueError, RecursionError) as error:
         if not kind.endswith("yaml"):
             raise status.bad_request(f"the object provided is unrecognized: it is not JSON: {error}") from error
-    import yaml
-
     try:
-        found = yaml.load(body, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        return json.loads(json.dumps(found, default=str), object_pairs_hook=_pairs)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise status.bad_request(f"the object provided is unrecognized: it is not YAML: {error}") from error
+        (found,) = documents.documents(body.decode())
+    except (errors.InputError, ValueError) as error:
+        raise status.bad_request(f"the object provided is unrecognized: it is not one YAML object: {error}") from error
+    return found
 
 
 def duplicates(value: object, path: str = "") -> list[str]:

@@ -97,8 +97,3 @@ class Registry:
     def by_path(self, group: str, version: str, plural: str) -> Kind | None:
         """Return the kind behind `/apis/GROUP/VERSION/PLURAL`."""
         return next((kind for kind in self.of_version(group, version) if kind.plural == plural), None)
-
-    def by_manifest(self, api_version: object, kind: object) -> Kind | None:
-        """Return the kind that a manifest's `apiVersion` and `kind` name."""
-        group, _, version = str(api_version).rpartition("/")
-        return next((one for one in self.of_version(group, version) if one.kind == kind), None)

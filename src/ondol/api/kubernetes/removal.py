@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ondol.api.kubernetes import admission, status
@@ -31,7 +31,6 @@ class Options:
     uid: str = ""
     version: str = ""
     dry_run: bool = False
-    raw: Json = field(default_factory=dict)
 
     def check(self, kind: Kind, found: Resource) -> None:
         """Refuse when the object is not the one the client means.
@@ -63,7 +62,7 @@ def options(call: Call) -> Options:
     if not isinstance(conditions, dict):
         raise status.bad_request("preconditions is not a mapping")
     uid, version = str(conditions.get("uid") or ""), str(conditions.get("resourceVersion") or "")
-    return Options(policy, uid, version, given.get("dryRun") == ["All"], given)
+    return Options(policy, uid, version, given.get("dryRun") == ["All"])
 
 
 def remove(tx: Tx, resource: Resource, chosen: Options) -> Resource:

@@ -6,7 +6,7 @@ transaction, so two writers cannot both win. Must not render answers: it returns
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,7 +54,9 @@ class Writer:
         """
         kind = target.kind
         decoded = admission.decode(call.body, call.headers.get("content-type", ""))
-        namespace = target.namespace or _said_namespace(kind, decoded)
+        namespace = target.namespace
+        if kind.namespaced and not namespace:
+            raise status.bad_request("an empty namespace may not be set during creation")
         given = admission.target(kind, target.version, decoded, namespace)
         if given["metadata"].get("resourceVersion"):
             raise status.bad_request("resourceVersion should not be set on objects to be created")
@@ -63,7 +65,7 @@ class Writer:
         with self._transaction(call) as tx:
             if resources.find_in(tx, kind.kind, namespace, place.name) is not None:
                 raise status.already_exists(kind, place.name)
-            return self._write(tx, place, call, None, admitted, lambda: self._owners(place, call, None, admitted))
+            return self._write(tx, place, call, None, admitted, self._owners(place, call, None, admitted, []))
 
     def replace(self, target: Target, call: Call) -> Written:
         """PUT of an object or of its status.
@@ -122,7 +124,11 @@ class Writer:
         found = lists.page(self._store, target, call)
         for item in found.items:
             one = replace(target, namespace=item["metadata"].get("namespace", ""), name=item["metadata"]["name"])
-            self.delete(one, call)
+            try:
+                self.delete(one, call)
+            except status.StatusError as error:
+                if error.code != 404:  # somebody else deleted it meanwhile
+                    raise
         return found
 
     @staticmethod
@@ -145,10 +151,8 @@ class Writer:
             strictness = call.query.get("fieldValidation", "")
             admitted = admission.admit(kind, target.version, given, target.namespace, strictness)
         rewritten = metadata.get("managedFields")
-        base = rewritten if isinstance(rewritten, list) else before.managed
-        return self._write(
-            tx, target, call, before, admitted, lambda: self._owners(target, call, before, admitted, base)
-        )
+        base = managed_fields.entries(rewritten) if isinstance(rewritten, list) else before.managed
+        return self._write(tx, target, call, before, admitted, self._owners(target, call, before, admitted, base))
 
     def _apply(self, target: Target, call: Call) -> Written:
         kind = target.kind
@@ -180,18 +184,19 @@ class Writer:
                 strictness = call.query.get("fieldValidation", "")
                 _refuse_duplicates(target, decoded, strictness)
                 admitted = admission.admit(kind, target.version, merged, target.namespace, strictness)
-            return self._write(tx, target, call, before, admitted, lambda: owners)
+            return self._write(tx, target, call, before, admitted, owners)
 
     @staticmethod
     def _owners(
-        target: Target, call: Call, before: Resource | None, admitted: Admitted, base: list[Json] | None = None
+        target: Target, call: Call, before: Resource | None, admitted: Admitted, base: list[Json]
     ) -> list[Json]:
+        """Return who owns what after a plain write over what `base` says."""
         writer = Manager(call.manager, "Update", target.kind.api_version(target.version), target.subresource)
         if target.subresource:
             old, new = {"status": before.status if before else {}}, {"status": admitted.status}
         else:
             old, new = before.manifest if before else {}, admitted.manifest
-        return managed_fields.updated(base or [], old, new, writer)
+        return managed_fields.updated(base, old, new, writer)
 
     def _write(
         self,
@@ -200,12 +205,12 @@ class Writer:
         call: Call,
         before: Resource | None,
         admitted: Admitted,
-        owners: Callable[[], list[Json]],
+        owners: list[Json],
     ) -> Written:
         """Store what was admitted, unless it is what is there already or only a dry run."""
         kind = target.kind
         empty = Resource(kind.kind, target.namespace, target.name, 0, 1, {}, {})
-        after = replace(before or empty, manifest=admitted.manifest, managed=owners())
+        after = replace(before or empty, manifest=admitted.manifest, managed=owners)
         if target.subresource or not kind.has_status:
             after = replace(after, status=admitted.status if target.subresource else {})
         elif kind is core.NAMESPACE:
@@ -221,13 +226,6 @@ class Writer:
         shown = lists.in_version(stored.object(), kind, target.version)
         new = before is None or before.generation != stored.generation or (call.dry_run and stored is not before)
         return Written(shown, before is None, (*admitted.warnings, *(admitted.notes if new else ())))
-
-
-def _said_namespace(kind: Kind, decoded: object) -> str:
-    """Return the namespace of an object posted to a path that names none: only kinds without one are."""
-    if kind.namespaced:
-        raise status.bad_request("an empty namespace may not be set during creation")
-    return ""
 
 
 def _same(before: Resource, after: Resource) -> bool:
