@@ -60,6 +60,7 @@ def ondol(request: pytest.FixtureRequest, home: Settings, store: Store) -> Itera
         yield Ondol(home, "--kubeconfig", str(path))
 
 
+@pytest.mark.slow
 def test_from_apply_to_delete(ondol: Ondol, store: Store) -> None:
     text = json.dumps(manifest())
     label = "inferenceservice.serving.kserve.io/delay"
