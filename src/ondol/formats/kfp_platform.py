@@ -183,19 +183,19 @@ def _path(node: Node) -> str:
 
 def _named(node: Node, plain: str, parameter: str) -> Named:
     """Read a name, given as a parameter source, or in one of the older spellings beside it."""
-    constant, source = node.text(plain), node.node(parameter)
-    older = [node.text("componentInputParameter"), node.node("taskOutputParameter")]
+    source = node.node(parameter)
     runtime = source.node("runtimeValue")
-    output = source.node("taskOutputParameter")
     value = runtime.take("constant")
-    found = Named(
-        str(value) if value is not None else constant,
-        source.text("componentInputParameter") or str(older[0]),
-        output.text("producerTask"),
-        output.text("outputParameterKey"),
-    )
-    if isinstance(older[1], Node) and older[1].names() and not found.task:
-        found = Named(task=older[1].text("producerTask"), output=older[1].text("outputParameterKey"))
-    for read in (runtime, output, source):
+    newer = Named("" if value is None else str(value), source.text("componentInputParameter"), *_output(source))
+    older = Named(node.text(plain), node.text("componentInputParameter"), *_output(node))
+    for read in (runtime, source):
         read.done()
+    return older if newer == Named() else newer
+
+
+def _output(node: Node) -> tuple[str, str]:
+    """Return the task and the output that a name comes from."""
+    output = node.node("taskOutputParameter")
+    found = output.text("producerTask"), output.text("outputParameterKey")
+    output.done()
     return found

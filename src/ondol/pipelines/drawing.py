@@ -20,7 +20,7 @@ COLOURS = {
     "failed": "#b3382c",
     "skipped": "#8a8f98",
     "cancelled": "#6b5b95",
-    "pending": "#b9bec6",
+    "pending": "#767d88",
 }
 _BOX, _GAP, _HIGH, _ROW = 190, 50, 40, 64
 _BAR, _LABEL, _WIDE = 22, 220, 640
@@ -78,8 +78,8 @@ def _columns(body: Graph) -> list[list[str]]:
 
 
 def _box(x: float, y: float, name: str, state: str, task: TaskRun | None, inner: int) -> str:
-    colour = COLOURS.get(state, "#b9bec6")
-    said = f"{state}, {inner} tasks inside" if inner else state
+    colour = COLOURS[state]
+    said = f"{state}, {inner} inside" if inner else state
     title = f"{name}: {state}" + (f", {task.error}" if task is not None and task.error else "")
     return (
         f'<g><title>{escape(title)}</title><rect x="{x}" y="{y}" width="{_BOX}" height="{_HIGH}" rx="6" '

@@ -19,7 +19,8 @@ body{font:15px/1.5 system-ui,sans-serif;color:#1d2127;margin:2rem auto;max-width
 table{border-collapse:collapse;margin:.5rem 0}
 td,th{border-bottom:1px solid #e3e6ea;padding:.25rem .75rem;text-align:left;vertical-align:top}
 pre{background:#f6f7f9;padding:.5rem;overflow:auto;max-height:20rem}figure{margin:0;overflow:auto}
-iframe{width:100%;height:24rem;border:1px solid #e3e6ea}h3{margin-bottom:0}.path{color:#5b626c}
+iframe{width:100%;height:24rem;border:1px solid #e3e6ea}h3{margin-bottom:0}
+td:nth-child(3){white-space:nowrap}.path{color:#5b626c}
 """
 
 
