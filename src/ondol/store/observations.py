@@ -292,8 +292,9 @@ def volume(store: Store, service: str, since: float, seconds: float, buckets: in
     Requests that were moved to files already are not counted.
     """
     with store.read() as tx:
+        down = "FLOOR" if tx.dialect == "postgres" else ""  # there a cast rounds, in SQLite it cuts
         rows = tx.rows(
-            "SELECT CAST((at - ?) / ? AS BIGINT) AS bucket, COUNT(*) AS requests FROM observations "
+            f"SELECT CAST({down}((at - ?) / ?) AS BIGINT) AS bucket, COUNT(*) AS requests FROM observations "
             "WHERE service = ? AND at >= ? GROUP BY 1",
             (since, seconds, service, since),
         )
