@@ -166,6 +166,15 @@ def test_an_image_without_a_rule_is_refused_by_name(plane: Plane) -> None:
     assert plane.client.get("/readyz").status_code == 200
 
 
+def test_a_server_that_other_machines_could_reach_is_stopped(plane: Plane) -> None:
+    everywhere = "import socket, time; s = socket.socket(); s.bind(('', 0)); s.listen(); time.sleep(99)"
+    isolated = ["python", "-I", "-c", everywhere]  # without the module that binds the loopback address
+    resources.apply(plane.store, container("myorg/plain:v1", command=isolated))
+    failure = settle(plane)["modelStatus"]["lastFailureInfo"]
+    assert "other machines reach" in failure["message"]
+    serving_tools.wait(lambda: not pids_of(everywhere))
+
+
 def test_a_server_that_does_not_start_leaves_the_old_one_serving(plane: Plane) -> None:
     resources.apply(plane.store, container("myorg/plain:v1", command=["python", "plain.py"]))
     settle(plane)
