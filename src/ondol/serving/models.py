@@ -78,6 +78,7 @@ class Models:
         self._reported: dict[str, int] = {}
         self._work: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._guard = threading.Lock()
+        self._publishing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._settled = threading.Event()
@@ -110,6 +111,7 @@ class Models:
         with self._guard:
             self._wanted = {name: route for name, route in routes.items() if route.kind == "model"}
             self._settled.clear()
+        self._publish()  # a moved pointer waits for nothing: not for a load, nor for what is written about one
         self._work.put(True)
 
     def configure(self, options: Mapping[str, Options]) -> None:
@@ -180,11 +182,11 @@ class Models:
             fresh = self._reported.get(name) != route.generation
             for digest in dict.fromkeys(_asked_for(route)):
                 self._ensure(name, digest, route.generation, fresh)
-                self._publish(wanted)  # each service serves as soon as it can
+                self._publish()  # each service serves as soon as it can
             self._reported[name] = route.generation
         for one in around:
             self._ensure_part(one)
-        self._publish(wanted)
+        self._publish()
         self._unload(wanted, around)
         if before != self._models:
             collecting.settle()
@@ -284,9 +286,14 @@ class Models:
         timer.daemon = True
         timer.start()
 
-    def _publish(self, wanted: Mapping[str, Route]) -> None:
+    def _publish(self) -> None:
+        """Let the event loop see what is wanted now, as far as it is loaded. Called by the follower and the loader."""
+        with self._publishing:
+            self.serving = self._servings()
+
+    def _servings(self) -> dict[str, Serving]:
         with self._guard:
-            options = self._options
+            wanted, options = dict(self._wanted), self._options
         found: dict[str, Serving] = {}
         for name, route in wanted.items():
             before = self.serving.get(name)
@@ -299,11 +306,11 @@ class Models:
                 model.batcher.most_jobs = chosen.concurrency
                 if model.pool is not None and model.pool.scaling != chosen.scaling:
                     model.pool.rescale(chosen.scaling)
-            parts = {part: pool for (service, part), (_, pool) in self._parts.items() if service == name}
+            parts = {part: pool for (service, part), (_, pool) in list(self._parts.items()) if service == name}
             forwards = "transformer" in chosen.parts or any(model.pool for model in (stable, *arms.values()))
             fresh = Serving(served, stable, arms, chosen, parts, forwards)
             found[name] = before if fresh == before and before is not None else fresh
-        self.serving = found
+        return found
 
     def _arms(self, route: Route) -> tuple[Route, dict[Arm, Model]]:
         """Return the route as it can be served now, and its variants by name.
