@@ -121,6 +121,10 @@ def test_what_is_wrong_is_said_with_its_place(http: httpx.Client) -> None:
     typed = http.post(ISVC, json=manifest(minReplicas="one", workerSpec={}))
     assert causes(typed)["spec.predictor.minReplicas"] == "FieldValueTypeInvalid"
     assert causes(typed)["spec.predictor.workerSpec"] == "FieldValueForbidden"
+    place = http.post(ISVC.replace("default", "Not_A_Name"), json=manifest())
+    assert causes(place) == {"metadata.namespace": "FieldValueInvalid"}
+    deep = json.dumps(manifest()).replace('"sklearn"', "[" * 900 + "]" * 900)
+    assert http.post(ISVC, content=deep, headers={"Content-Type": "application/json"}).status_code == 400
     assert http.get(ISVC).json()["items"] == []
     warned = http.post(ISVC, json=manifest(bogus=1), params={"fieldValidation": "Warn"})
     assert (warned.status_code, "bogus" in warned.json()["spec"]["predictor"]) == (201, False)

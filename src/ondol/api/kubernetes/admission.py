@@ -149,7 +149,9 @@ def admit(kind: Kind, version: str, given: Json, namespace: str, strictness: str
     clean = without_nulls(given)
     metadata = clean["metadata"]
     name = str(metadata["name"])
-    causes = [*_metadata_causes(kind, metadata)]
+    causes = _metadata_causes(kind, metadata)
+    if kind.namespaced and (len(namespace) > 63 or not _NAME.fullmatch(namespace)):
+        causes.append(status.cause("metadata.namespace", "FieldValueInvalid", f"Invalid value: {_json(namespace)}"))
     kept = {key: value for key, value in metadata.items() if key in _METADATA and value != {} and value != []}
     where = {"name": name, "namespace": namespace} if kind.namespaced else {"name": name}
     body = {key: value for key, value in clean.items() if key not in ("apiVersion", "kind", "metadata", "status")}

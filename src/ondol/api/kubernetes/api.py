@@ -63,6 +63,8 @@ class ResourceApi:
         except status.StatusError as error:
             headers = {"Retry-After": "1"} if error.code == 429 else {}
             return replace(answer(error.to_json(), error.code), headers=headers)
+        except RecursionError:
+            return answer(status.bad_request("the object provided is nested too deeply").to_json(), 400)
         except errors.OndolError as error:
             reason = "InternalError" if error.http_status >= 500 else "BadRequest"
             text = f"{error.message} {error.way_out}".strip()
