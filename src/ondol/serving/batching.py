@@ -92,7 +92,8 @@ class Batcher:
         :raises RefusedError: REF-020 when the queue is full or the deadline cannot be met.
         """
         count = len(job.rows)
-        if self.waiting_rows:
+        at_once = self._turn_rows + count <= self._inline_rows  # in this turn of the loop, within a millisecond
+        if self.waiting_rows and not at_once:
             seconds = self.expected_seconds(count)
             if self.waiting_rows + count > self._most or time.monotonic() + seconds > job.deadline:
                 raise self._too_busy(seconds)

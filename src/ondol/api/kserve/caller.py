@@ -90,15 +90,13 @@ class Callers:
                 way_out = "Send one id per row, separated by commas."
                 raise inputs.wrong(f"{len(named)} ids for {rows} rows", "x-request-ids", "INP-201", way_out)
             return Caller(named, "", True, True, timeout, get(b"traceparent", b""))
-        unit, own = (
-            get(b"x-ondol-unit", b"").decode("utf-8", "replace"),
-            get(b"x-request-id", b"").decode("utf-8", "replace"),
-        )
-        if not unit and route.unit:
-            unit = units.find(route.unit, partial(_text, headers), body)
-        identifier = own or given or f"{self._prefix}{next(self._numbers)}"
-        traced = get(b"traceparent", b"")
-        return Caller([identifier], unit or identifier, False, bool(own or given or unit), timeout, traced)
+        unit, own = get(b"x-ondol-unit"), get(b"x-request-id")
+        named_unit = unit.decode("utf-8", "replace") if unit else ""
+        if route.unit and not named_unit:
+            named_unit = units.find(route.unit, partial(_text, headers), body)
+        identifier = own.decode("utf-8", "replace") if own else given or f"{self._prefix}{next(self._numbers)}"
+        explicit = bool(own or given or named_unit)
+        return Caller([identifier], named_unit or identifier, False, explicit, timeout, get(b"traceparent", b""))
 
 
 def _text(headers: RequestHeaders, name: str) -> str:
