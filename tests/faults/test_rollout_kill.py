@@ -28,6 +28,8 @@ from ondol.store.connection import Store
 
 store = Store(sys.argv[1])
 policy = JudgePolicy(metrics=("error_rate",), margin=0.05, min_requests=20, steps=(20.0, 50.0, 100.0), bake_seconds=0.0)
+ab = JudgePolicy(metrics=("error_rate",), strategy="ab", steps=(60.0,), decide_on="error_rate", margin=0.05,
+                 min_requests=20, bake_seconds=0.0)
 found = sorted(one.digest for one in releases.of_name(store, "s"))
 print("ready", flush=True)
 for turn in itertools.count():
@@ -35,7 +37,7 @@ for turn in itertools.count():
     if not route.rollout:
         other = found[1] if route.stable == found[0] else found[0]
         try:
-            controller.start(store, "s", other, policy)
+            controller.start(store, "s", other, ab if turn % 2 else policy)
         except errors.OndolError:
             pass
         route = routes.get(store, "s")
