@@ -12,7 +12,7 @@ import pytest
 from ondol.base import errors, hashing
 from ondol.records.release import ApplicationManifest, ModelManifest
 from ondol.records.rollout import Decision, JudgePolicy, Observation, Rollout, Route
-from ondol.store import counters, loads, migrate, observations, releases, resources, rollouts, routes
+from ondol.store import counters, loads, migrate, observations, releases, resource_events, resources, rollouts, routes
 from ondol.store.connection import Store
 
 MANIFEST = ModelManifest(artifact=hashing.of_bytes(b"weights"), uri="models:/flights/1", version="1")
@@ -163,3 +163,18 @@ def test_connections_go_with_their_threads(store: Store) -> None:
         thread.start()
         thread.join()
     assert open_files() <= before + 4
+
+
+def test_changes_of_resources_can_be_read_from_any_version_that_is_kept(store: Store) -> None:
+    manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "texts"}, "data": {"a": "1"}}
+    first, _ = resources.apply(store, manifest)
+    second, _ = resources.apply(store, {**manifest, "data": {"a": "2"}})
+    resources.delete(store, "ConfigMap", "default", "texts")
+    with store.read() as tx:
+        events = resource_events.after(tx, first.version - 1, "ConfigMap")
+        assert [one.type for one in events] == ["ADDED", "MODIFIED", "DELETED"]
+        assert [(one.before or {}).get("data") for one in events] == [None, {"a": "1"}, {"a": "2"}]
+        assert [one.version for one in resource_events.after(tx, second.version, "ConfigMap", "default")] == [
+            resource_events.current(tx)
+        ]
+        assert resource_events.oldest(tx) < first.version
