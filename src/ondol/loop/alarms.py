@@ -6,6 +6,8 @@ raised from being raised again. Must not decide anything.
 
 from __future__ import annotations
 
+import time
+
 from ondol.base import hashing
 from ondol.records.alert import Alert, Severity
 from ondol.records.rollout import Decision
@@ -20,13 +22,14 @@ _MOST = 1000  # decisions per look
 
 def look(store: Store) -> int:
     """Raise what is due; return how many alerts are new."""
-    since = float(counters.fact(store, _POSITION) or 0.0)
+    known = counters.fact(store, _POSITION)
+    since = time.time() if known is None else float(known)  # a first look is no reason to tell of years ago
     found = rollouts.since(store, since - _OVERLAP, limit=_MOST)
     due = [alert for one in found if (alert := of_decision(one)) is not None]
     wanted = {one for route in routes.every(store) for one in (route.stable, route.candidate) if one}
     due += [of_load(one) for one in loads.every(store) if one.state == "FailedToLoad" and one.release in wanted]
     new = sum(alerts.put(store, one) for one in due)
-    if found and found[-1].at > since:
+    if found and (known is None or found[-1].at > since):
         counters.put_fact(store, _POSITION, found[-1].at)
     return new
 
