@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -30,6 +31,9 @@ PROJECT = tools.PROJECT.replace(
     "on: [drift], debounce: 0s, cool_down: 0s",
     'on: [drift, quality, "0 3 * * *"], debounce: 30s, cool_down: 1h, attempts: 2, back_off: 1m',
 )
+
+
+pytestmark = pytest.mark.slow
 
 
 class Killed(BaseException):
