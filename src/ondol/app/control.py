@@ -61,7 +61,7 @@ class Control:
         self._pulse = pulse.Pulse(store, "control")
         self._alerts = alerts.Delivering(store, self._outbox, self._look)
         self._pipelines = PipelineThread(store, settings)
-        pages = Pages(store)
+        pages = Pages(store, settings.home)
         self._ours = Starlette(routes=[*self._routes(), *pages.routes()], exception_handlers={404: pages.missing})
 
     def _routes(self) -> list[BaseRoute]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ondol.base import errors, hashing
-from ondol.pipelines import schedules
+from ondol.pipelines import page, runner, schedules
 from ondol.records.kfp import RecurringRun
 from ondol.rollout import standing
 from ondol.store import kfp, loads, overview, registry_events, releases, rollouts, runs
@@ -69,10 +70,13 @@ def _environment() -> jinja2.Environment:
 
 
 class Pages:
-    """The handlers, over one store."""
+    """The handlers, over one store.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    :param home: where runs keep the pipeline they ran and what their steps made.
+    """
+
+    def __init__(self, store: Store, home: Path) -> None:
+        self._store, self._home = store, home
         self._templates = _environment()
 
     def routes(self) -> list[BaseRoute]:
@@ -206,6 +210,11 @@ class Pages:
 
     def _run(self, request: Request, __: Words) -> tuple[str, Context]:
         run = runs.get(self._store, request.path_params["id"])
+        with contextlib.suppress(errors.InputError):  # its folder was removed: the rest of the page is still true
+            pipeline = runner.kept_pipeline(run, self._home)
+            drawn = list(page.graphs(pipeline, {task.name: task for task in run.tasks}))
+            artifacts = list(page.artifacts(run))
+            return "run.html", {"run": run, "timeline": plots.of_run(run), "graphs": drawn, "artifacts": artifacts}
         return "run.html", {"run": run, "timeline": plots.of_run(run)}
 
     def _step(self, request: Request, __: Words) -> tuple[str, Context]:

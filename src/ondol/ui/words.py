@@ -125,6 +125,7 @@ _KOREAN = {
     "retrain": "재학습",
     "alias": "별칭",
     "hold": "보류",
+    "Artifacts": "아티팩트",
     "Asked for": "요청됨",
     "Again and again": "반복 실행",
     "next": "다음",
