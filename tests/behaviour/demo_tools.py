@@ -112,6 +112,8 @@ def again(decision: Decision) -> str:
         return gate.verdict
     if decision.action == "drift":
         return _drift(evidence)
+    if decision.action == "quality":
+        return quality.verdict_of(evidence)
     if decision.action in JUDGED and not evidence.get("by_hand"):
         replayed = panel.replay(evidence)
         assert (replayed.action, replayed.reason) == (JUDGED[decision.action], decision.reason)

@@ -103,6 +103,14 @@ def _judge(store: Store, service: str, release: str, rows: list[Observation], sp
     return _decision(service, "degraded", f"quality fell by more than {margin:g} in {where}: {change}", evidence)
 
 
+def verdict_of(evidence: dict[str, Any]) -> str:
+    """Return what a decision's evidence says: `baseline`, `stable` or `degraded`."""
+    if "baseline" not in evidence:
+        return "baseline"
+    tests = compare(evidence["baseline"], evidence["current"], evidence["margin"])
+    return "degraded" if any(one["q_value"] <= evidence["alpha"] for one in tests) else "stable"
+
+
 def _decision(service: str, verdict: str, reason: str, evidence: dict[str, Any]) -> Decision:
     return Decision(ids.new_id("decision"), time.time(), service, "quality", verdict, reason, evidence)
 
