@@ -17,7 +17,7 @@ from ondol.base.settings import Settings
 from ondol.data import drift
 from ondol.formats import project as projects
 from ondol.gates import rules
-from ondol.loop import actions, walking, watch
+from ondol.loop import actions, quality, walking, watch
 from ondol.loop.conductor import Conductor, Hands
 from ondol.records import codec
 from ondol.records.evaluation import Comparison, GateResult, Score
