@@ -19,11 +19,12 @@ import numpy as np
 
 from ondol.base import errors
 from ondol.serving import describing
+from ondol.serving import rows as rows_module
 from ondol.serving.engines.compiled import Choice
 from ondol.serving.inputs import InputSpec
+from ondol.serving.rows import Rows
 from ondol.serving.service_time import ServiceTime
 
-Rows = list[list[Any]]
 Done = Callable[[list[Any] | None, Exception | None], None]
 
 INLINE_ONE_ROW_US = 100.0
@@ -195,9 +196,10 @@ class Batcher:
         return [result for job in jobs for result in self._compute([job])]
 
     def _together(self, jobs: list[Job]) -> list[tuple[list[Any] | None, Exception | None]]:
-        rows = jobs[0].rows if len(jobs) == 1 else [row for job in jobs for row in job.rows]
+        rows = rows_module.joined([job.rows for job in jobs])
         engine = self._choice.engine
-        matrix = rows if getattr(engine, "takes_cells", False) else describing.as_rows(rows, self._spec)
+        cells = getattr(engine, "takes_cells", False)
+        matrix = rows_module.cells_of(rows) if cells else describing.as_rows(rows, self._spec)
         found = engine.predict_proba(matrix) if jobs[0].probabilities else engine.predict(matrix)
         if len(found) != len(rows):
             raise ValueError(f"the model answered {len(found)} rows to {len(rows)}")

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ondol.serving import rows as rows_module
 from ondol.serving.artifacts import Artifact
 from ondol.serving.inputs import FLOAT32_MAX, FLOAT64_MAX, InputSpec, Json, Kind
+from ondol.serving.rows import Rows
 
 _TREES = ("RandomForest", "ExtraTree", "DecisionTree", "GradientBoosting")  # prefixes of class names
 _DATATYPES = {"double": "FP64", "float": "FP32", "long": "INT64", "integer": "INT32", "boolean": "BOOL"}
@@ -170,14 +172,14 @@ def _survives_null(
             return False
 
 
-def as_rows(rows: list[list[Any]], spec: InputSpec) -> Any:
+def as_rows(rows: Rows, spec: InputSpec) -> Any:
     """Return checked rows as the model wants them: a float64 matrix (objects when there is text), or a data frame."""
+    if not spec.frame and not spec.kinds:
+        return rows_module.matrix_of(rows) if isinstance(rows, list) else rows
+    rows = rows_module.cells_of(rows)
     if not spec.frame:
-        dtype: Any = object if spec.kinds else np.float64
-        if len(rows) <= _ROWS_AT_ONCE:
-            return np.array(rows, dtype=dtype)
         starts = range(0, len(rows), _ROWS_AT_ONCE)
-        return np.concatenate([np.array(rows[start : start + _ROWS_AT_ONCE], dtype=dtype) for start in starts])
+        return np.concatenate([np.array(rows[start : start + _ROWS_AT_ONCE], dtype=object) for start in starts])
     import pandas as pd
 
     columns = list(zip(*rows, strict=True))

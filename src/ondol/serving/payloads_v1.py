@@ -1,7 +1,7 @@
 """The V1 protocol's bodies: `{"instances": [...]}` in, `{"predictions": [...]}` out.
 
-Bodies that are right go from bytes to lists of floats in one typed pass; a body that is wrong is read a second time,
-slowly, to name the field. Must not know HTTP.
+Bodies that are right go from bytes to lists of floats in one typed pass, many rows on to a matrix; a body that is
+wrong is read a second time, slowly, to name the field. Must not know HTTP.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 
 from ondol.serving import inputs, pieces
+from ondol.serving import rows as rows_module
 from ondol.serving.inputs import FLOAT64_MAX, InputSpec
-
-Rows = list[list[Any]]
+from ondol.serving.rows import MATRIX_ROWS, Rows
 
 
 class _Body(msgspec.Struct):
@@ -30,34 +30,44 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def read(body: bytes, spec: InputSpec) -> tuple[Rows, str]:
-    """Return the rows, each a list of values in column order, and the instances as JSON text (too long: empty).
+    """Return the rows, with values in column order, and the instances as JSON text (too long: empty).
 
     :raises InputError: naming the field that is wrong.
     """
     raw = _instances(body)
     if not spec.frame and not spec.kinds:
         try:
-            rows: Rows = pieces.decode(raw, _NUMBERS_OR_NULL if spec.any_null else _NUMBERS, b"]")
+            rows = pieces.decode(raw, _NUMBERS_OR_NULL if spec.any_null else _NUMBERS, b"]")
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return _slowly(raw, spec), _text(raw)
-        if _fits(rows, spec):
-            return rows, _text(raw)
+        if (found := _fitting(rows, spec)) is not None:
+            return found, _text(raw)
     return _slowly(raw, spec), _text(raw)
 
 
-def _fits(rows: Rows, spec: InputSpec) -> bool:
-    """Return whether rows of numbers, and nulls where some are taken, are right; if not, the slow way says why not."""
+def _fitting(rows: list[list[Any]], spec: InputSpec) -> Rows | None:
+    """Return rows of numbers, and nulls where some are taken, if they are right; if not, the slow way says why not."""
     widths = set(map(len, rows))
     if len(widths) != 1 or 0 in widths or (spec.n_features and spec.n_features not in widths):
-        return False
-    if spec.any_null and not all(spec.nulls) and any(None in row for row in rows):
-        return False
-    if spec.limit >= FLOAT64_MAX:  # JSON has no larger number
+        return None
+    if spec.any_null:
+        if not all(spec.nulls) and any(None in row for row in rows):
+            return None
+        found: Rows = rows
+    else:
+        found = rows_module.matrix_of(rows) if len(rows) >= MATRIX_ROWS else rows
+    return found if _within(found, spec.limit) else None
+
+
+def _within(rows: Rows, limit: float) -> bool:
+    if limit >= FLOAT64_MAX:  # JSON has no larger number
         return True
+    if isinstance(rows, np.ndarray):
+        return bool(-limit <= rows.min() and rows.max() <= limit)
     try:
-        return bool(-spec.limit <= min(map(min, rows)) and max(map(max, rows)) <= spec.limit)
+        return bool(-limit <= min(map(min, rows)) and max(map(max, rows)) <= limit)
     except TypeError:  # there are nulls
-        return not bool((np.abs(np.array(rows, dtype=np.float64)) > spec.limit).any())
+        return not bool((np.abs(np.array(rows, dtype=np.float64)) > limit).any())
 
 
 def _text(raw: msgspec.Raw) -> str:
@@ -80,7 +90,7 @@ def _instances(body: bytes) -> msgspec.Raw:
     return chosen
 
 
-def _slowly(raw: msgspec.Raw, spec: InputSpec) -> Rows:
+def _slowly(raw: msgspec.Raw, spec: InputSpec) -> list[list[Any]]:
     try:
         instances = _ANYTHING.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -88,7 +98,7 @@ def _slowly(raw: msgspec.Raw, spec: InputSpec) -> Rows:
     return rows_of(instances, spec, "instances")
 
 
-def rows_of(instances: Any, spec: InputSpec, where: str) -> Rows:
+def rows_of(instances: Any, spec: InputSpec, where: str) -> list[list[Any]]:
     """Return rows given one by one, as lists or by name, checked.
 
     :param where: the list's path in the body.
@@ -98,7 +108,7 @@ def rows_of(instances: Any, spec: InputSpec, where: str) -> Rows:
         raise inputs.wrong("must be a list with one entry per row", where, "INP-201")
     if not instances:
         raise inputs.wrong("no rows: the list is empty", where, "INP-206")
-    rows: Rows = []
+    rows: list[list[Any]] = []
     for index, instance in enumerate(instances):
         path = f"{where}[{index}]"
         if isinstance(instance, dict):

@@ -9,12 +9,12 @@ import itertools
 import re
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from ondol.base import errors, ids
 from ondol.records.rollout import Arm, Route
 from ondol.rollout import units
 from ondol.serving import inputs
+from ondol.serving.rows import Rows
 
 RequestHeaders = dict[bytes, bytes]
 NEVER = float("inf")
@@ -26,7 +26,7 @@ _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-
 class Question:
     """The rows of one request, whatever protocol they came by."""
 
-    rows: list[list[Any]]
+    rows: Rows
     features: str
     """The rows as JSON text, for the log; empty when they are too many to be kept."""
 

@@ -23,10 +23,12 @@ from ondol.base.telemetry import NOWHERE, ActiveSpan, SpanSink
 from ondol.records.rollout import STABLE, Arm, Observation
 from ondol.rollout import split
 from ondol.serving import inputs
+from ondol.serving import rows as rows_module
 from ondol.serving.batching import Job
 from ondol.serving.metrics import Metrics
 from ondol.serving.models import Model, Serving
 from ondol.serving.request_log import RequestLog
+from ondol.serving.rows import Rows
 
 log = logging.getLogger("ondol.serving")
 
@@ -116,17 +118,19 @@ class Exchange:
         self._finished = False
         self._parts: list[Part] = []
         self._pending = 0
-        self._rows: list[list[Any]] = []
+        self._rows: Rows = []
         self._features = ""
         self._probabilities = False
         self._queued = 0.0
 
-    def start(self, rows: list[list[Any]], features: str, probabilities: bool) -> None:
+    def start(self, rows: Rows, features: str, probabilities: bool) -> None:
         """Send the rows to their arms. The answer comes later, through `reply`.
 
         :raises RefusedError: REF-020 when the queue is full; then nothing was begun.
         """
         serving = self.serving
+        if self._caller.per_row:
+            rows = rows_module.cells_of(rows)
         self._rows, self._features, self._probabilities = rows, features, probabilities
         self._parts = self._assign(len(rows))
         self._pending = len(self._parts)

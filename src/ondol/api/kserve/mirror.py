@@ -19,6 +19,7 @@ from ondol.records.rollout import Observation, Route
 from ondol.serving.batching import Job
 from ondol.serving.models import Model
 from ondol.serving.request_log import RequestLog
+from ondol.serving.rows import Rows
 
 _encode = msgspec.json.Encoder().encode
 
@@ -34,7 +35,7 @@ class Original:
 
     id: str
     unit: str
-    rows: list[list[Any]]
+    rows: Rows
     probabilities: bool
     status: int
     predictions: list[Any]
