@@ -27,10 +27,13 @@ from pathlib import Path
 from ondol.base.settings import Settings
 from ondol.pipelines import runner
 from ondol.store.connection import Store
-home, source, path, gate, resume = sys.argv[1:]
+home, source, path, gate, resume, how = sys.argv[1:]
 settings = Settings(home=Path(home), project=Path(home))
 with Store(settings.database) as store:
-    runner.run(Path(source), {"path": path, "gate": gate}, store=store, settings=settings, resume=resume or None)
+    given = {"path": path, "gate": gate}
+    runner.run(
+        Path(source), given, store=store, settings=settings, resume=resume or None, in_process=how == "in process"
+    )
 """
 
 
@@ -42,8 +45,8 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Held:
     """A run in a process of its own that has finished its first step and waits in its second."""
 
-    def __init__(self, samples: Path, home: Settings, folder: Path) -> None:
-        self.source, self.home = samples / "held.yaml", home
+    def __init__(self, samples: Path, home: Settings, folder: Path, how: str) -> None:
+        self.source, self.home, self.how = samples / "held.yaml", home, how
         self.path, self.gate = folder / "lines.txt", folder / "gate"
         self.process = self.start("")
         tools.wait_until(lambda: len(self.lines()) == 2)
@@ -54,7 +57,7 @@ class Held:
 
     def start(self, resume: str) -> subprocess.Popen[bytes]:
         arguments = [str(part) for part in (self.home.home, self.source, self.path, self.gate)]
-        return subprocess.Popen([sys.executable, "-c", _RUN, *arguments, resume], stderr=subprocess.PIPE)
+        return subprocess.Popen([sys.executable, "-c", _RUN, *arguments, resume, self.how], stderr=subprocess.PIPE)
 
     def parameters(self) -> dict[str, str]:
         return {"path": str(self.path), "gate": str(self.gate)}
@@ -65,9 +68,9 @@ class Held:
         self.process.communicate()
 
 
-@pytest.fixture
-def held(samples: Path, home: Settings, tmp_path: Path) -> Iterator[Held]:
-    running = Held(samples, home, tmp_path)
+@pytest.fixture(params=["a process a step", "in process"])
+def held(samples: Path, home: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Held]:
+    running = Held(samples, home, tmp_path, request.param)
     yield running
     running.end()
 
@@ -171,7 +174,8 @@ def many_steps(samples: Path, target: Path, count: int) -> Path:
 class Many:
     """A run of many steps, started again and again, each time until it has gone some way."""
 
-    def __init__(self, samples: Path, home: Settings, folder: Path, count: int) -> None:
+    def __init__(self, samples: Path, home: Settings, folder: Path, count: int, how: str) -> None:
+        self.how = how
         self.source, self.path = many_steps(samples, folder / "many.yaml", count), folder / "lines.txt"
         self.home, self.gate = home, folder / "gate"
 
@@ -182,18 +186,26 @@ class Many:
         """Start or resume the run; return when it has ended or this many more steps have run."""
         arguments = [str(part) for part in (self.home.home, self.source, self.path, self.gate)]
         before = len(self.lines())
-        process = subprocess.Popen([sys.executable, "-c", _RUN, *arguments, resume], stderr=subprocess.PIPE)
+        process = subprocess.Popen([sys.executable, "-c", _RUN, *arguments, resume, self.how], stderr=subprocess.PIPE)
         while process.poll() is None and len(self.lines()) < before + steps:
             time.sleep(0.005)
         return process
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("victim", "count", "steps"), [("runner", 200, 17), ("worker", 100, 17)])
+@pytest.mark.parametrize(
+    ("victim", "count", "steps", "how"),
+    [
+        ("runner", 200, 17, "a process a step"),
+        ("worker", 100, 17, "a process a step"),
+        ("runner", 100, 17, "in process"),
+        ("worker", 100, 17, "in process"),
+    ],
+)
 def test_killed_again_and_again_it_repeats_no_finished_step(
-    samples: Path, home: Settings, store: Store, tmp_path: Path, victim: str, count: int, steps: int
+    samples: Path, home: Settings, store: Store, tmp_path: Path, victim: str, count: int, steps: int, how: str
 ) -> None:
-    many, kills, resume, ended = Many(samples, home, tmp_path, count), 0, "", False
+    many, kills, resume, ended = Many(samples, home, tmp_path, count, how), 0, "", False
     while not ended:
         assert kills < 2 * count / steps + 5, "it makes no progress"
         process = many.start(resume, steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from ondol.app import asking
+from ondol.backends.local import model_source
 from ondol.base import errors, hashing
 from ondol.base.progress import Progress
 from ondol.base.settings import Settings
@@ -22,7 +23,15 @@ _PATIENCE = 60.0  # seconds until something that should have begun has failed to
 def context(store: Store, settings: Settings, project: Project, progress: Progress) -> Context:
     """Return what a walk needs, with the running control process as registry."""
     registry = RegistryClient(settings.control.url, settings.api_key)
-    return Context(store, settings, project, registry, progress, tracking_uri=settings.control.url)
+    return Context(
+        store,
+        settings,
+        project,
+        registry,
+        progress,
+        tracking_uri=settings.control.url,
+        importers=model_source.for_importers(settings),
+    )
 
 
 def opener(store: Store, settings: Settings) -> application_cycle.Open:

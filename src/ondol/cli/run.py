@@ -65,6 +65,7 @@ def pairs(given: tuple[str, ...]) -> dict[str, str]:
 @click.option("--no-cache", is_flag=True, help="Run every step, reuse nothing.")
 @click.option("--resume", metavar="RUN", help="Go on with a run that failed or was interrupted.")
 @click.option("--debug", metavar="STEP", help="Run up to this step, then stop in its function with pdb.")
+@click.option("--in-process", is_flag=True, help="Steps share warm processes: faster, but modules keep their state.")
 @click.option("--slots", default=0, metavar="N", help="Steps at the same time (default: one per processor).")
 @output.json_option
 def command(
@@ -75,6 +76,7 @@ def command(
     no_cache: bool,
     resume: str | None,
     debug: str | None,
+    in_process: bool,
     slots: int,
     as_json: bool,
 ) -> None:
@@ -86,9 +88,12 @@ def command(
       ondol run pipeline.yaml --dry-run       what would be reused, and why not the rest
       ondol run --resume run-01m842pt         go on after a failure or a kill
       ondol run train.py --debug train        stop in the step's function, with its real inputs
+      ondol run train.py --in-process         many small steps: no process for each of them
 
-    Steps run in processes of their own, independent ones at the same time. A step with the same code, parameters,
-    input content and environment as before is reused. Logs and artifacts are kept in the home's `runs/` folder.
+    Steps run in processes of their own, independent ones at the same time. With --in-process they run one after the
+    other in warm processes, one per slot: what a step leaves in its modules the next one finds. A step with the same
+    code, parameters, input content and environment as before is reused. Logs and artifacts are kept in the home's
+    `runs/` folder.
     """
     from ondol.app import running
     from ondol.backends.local import model_source
@@ -120,6 +125,7 @@ def command(
             text_parameters=True,
             registry=model_source.for_importers(settings),
             debug=debug or "",
+            in_process=in_process,
             origin="" if debug else "cli",  # `ondol up` takes up what was killed, but has no terminal for a debugger
         )
         output.emit(finished, as_json, lambda: print(f"ondol pipeline show {finished.id}"))

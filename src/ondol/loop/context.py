@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ondol.base.progress import SILENT, Progress
 from ondol.base.settings import Settings
+from ondol.pipelines.importing import Fetch
 from ondol.records.project import Project
 from ondol.registry.models import ModelVersion
 from ondol.store.blobs import Blobs
@@ -47,6 +48,8 @@ class Context:
     progress: Progress = SILENT
     tracking_uri: str = ""
     """MLflow's address for components that log by themselves; empty: they are given none."""
+    importers: Fetch | None = None
+    """Fetches `models:/` and `runs:/` for the pipelines' importers; None: they are refused."""
 
     @property
     def root(self) -> Path:

@@ -161,6 +161,7 @@ def _run(context: Context, model: str, spec: ModelSpec, parameters: Mapping[str,
         progress=context.progress,
         pipeline=spec.pipeline_name,
         environ=environ,
+        registry=context.importers,
     )
 
 

@@ -25,7 +25,7 @@ from ondol.base.environments import Environment
 from ondol.base.progress import Progress
 from ondol.base.settings import Settings
 from ondol.formats.kfp_container import Code, PythonCode
-from ondol.formats.kfp_graph import Claim, Graph
+from ondol.formats.kfp_graph import Claim, Component, Graph
 from ondol.pipelines import caching, environments, plan, resources, steps, surroundings
 from ondol.pipelines.compiling import Compiled
 from ondol.pipelines.flow import Ended, Inputs, Node, sum_up
@@ -56,6 +56,7 @@ class Execution(Walk):
         slots: int,
         registry: Fetch | None,
         debug: str = "",
+        in_process: bool = False,
     ) -> None:
         super().__init__(
             compiled,
@@ -68,7 +69,7 @@ class Execution(Walk):
             registry=registry,
         )
         self.record, self.progress, self.workers = record, progress, workers
-        self.debug = debug
+        self.debug, self.in_process = debug, in_process
         self.slots = slots or os.cpu_count() or 1
         self.pool = ThreadPoolExecutor(self.slots, thread_name_prefix="ondol-step")
         self.done: queue.SimpleQueue[tuple[Ready, TaskRun, Outcome]] = queue.SimpleQueue()
@@ -78,6 +79,7 @@ class Execution(Walk):
         self.later: list[tuple[float, int, Ready]] = []
         self.attempts: dict[str, int] = {}  # how often each task was started, over all resumptions
         self.tries: dict[str, int] = {}
+        self.told: list[tuple[Component, str]] = []
         self.error: errors.ComponentError | None = None
         self.stage = f"pipeline {record.name}"
 
@@ -179,12 +181,21 @@ class Execution(Walk):
             memory=needs.memory,
             seconds=ready.code.platform.deadline,
         )
+        work = replace(work, shared=self._shares(node, work, attempt))
         python = environments.find(ready.code, self.image(node), self.home).python
         if not isinstance(ready.code, PythonCode):
             # A command needs its environment's programs, and no kfp: any worker may start it.
             cwd = str(self.settings.project) if work.image.command else ""
             work, python = replace(work, programs=str(Path(python).parent), cwd=cwd), sys.executable
         self.pool.submit(self._work, ready, task, work, python)
+
+    def _shares(self, node: Node, work: Work, attempt: int) -> bool:
+        """Whether a step runs in a process with others; when it cannot though it should, that is said once."""
+        reason = steps.needs_a_process(work, attempt) if self.in_process else ""
+        if reason and (node.component, reason) not in self.told:
+            self.told.append((node.component, reason))
+            self.progress.advance(self.stage, 0, f"{node.path}: in a process of its own, for {reason}")
+        return self.in_process and not reason
 
     def reusable(self, node: Node) -> bool:
         return self.use_cache and node.path != self.debug

@@ -50,6 +50,7 @@ def run(
     run_id: str = "",
     origin: str = "",
     debug: str = "",
+    in_process: bool = False,
 ) -> PipelineRun:
     """Run a pipeline file to its end and return the finished run.
 
@@ -65,6 +66,8 @@ def run(
     :param run_id: the new run's id, when somebody has given it one already.
     :param origin: who asked for it: `api`, `cli`; such runs are finished by `ondol up` when they were killed.
     :param debug: the step that runs on the terminal, in a debugger that stops in its function; it is never reused.
+    :param in_process: steps share warm processes, one after the other in each: cheaper, and what a step leaves in its
+        modules the next one finds. Steps with limits, mounts, secrets or an earlier attempt still get one of their own.
     :raises InputError: for a file, a parameter or something to import that is wrong; nothing has run then.
     :raises ComponentError: when a step failed, after everything is written down.
     :raises ConflictError: when the run to resume is still running.
@@ -101,7 +104,7 @@ def run(
         codes = [part.body for part in compiled.pipeline.components.values() if isinstance(part.body, PythonCode)]
         workers = Workers(folder, environ or {}, preload.modules(codes))
         execution = Execution(
-            compiled, record, store, settings, progress, workers, use_cache, prior, slots, registry, debug
+            compiled, record, store, settings, progress, workers, use_cache, prior, slots, registry, debug, in_process
         )
         execution.attempts = attempts
         return execution.to_the_end()

@@ -54,6 +54,9 @@ class Work:
     seconds: float = 0.0
     """How long the attempt may take; 0: any."""
 
+    shared: bool = False
+    """Run in a process that runs other steps before and after it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -62,6 +65,19 @@ class Outcome:
     outputs: dict[str, Artifact] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
     error: errors.ComponentError | None = None
+
+
+def needs_a_process(work: Work, attempt: int) -> str:
+    """Say why an attempt must not share a process with other steps; empty when it may."""
+    reasons = {
+        "it is a command": not isinstance(work.code, PythonCode),
+        "it has a memory limit": bool(work.memory),
+        "it has a deadline": bool(work.seconds),
+        "it is given secrets or settings": bool(work.surroundings.environ),
+        "it mounts a folder": bool(work.surroundings.places),
+        "it was tried before": attempt > 1,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def run(work: Work, worker: Callable[[], Worker | Terminal], blobs: Blobs) -> Outcome:
@@ -138,6 +154,8 @@ def _request(work: Work) -> dict[str, Any]:
         request["memory"] = work.memory
     if work.seconds:
         request["seconds"] = work.seconds
+    if work.shared:
+        request["shared"] = True
     return request
 
 

@@ -10,6 +10,9 @@ kfp's own executor, or its command, in a session of its own, with its output in 
 `{"id", "code", "why"}` when it has ended. When standard input closes, everything that still runs is killed: a killed
 runner leaves no orphans.
 
+A request with `shared` is run in a process that runs one such step after the other, without a fork of its own
+(worker_host.py, loaded from beside this file, like worker_limits.py).
+
 This is the other of the two places that import kfp. It must not import anything of Ondol's: it runs in environments
 that have only kfp and the component's packages. The forking process runs no thread and no user code.
 """
@@ -27,14 +30,32 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-_GRACE = 1.0  # seconds between asking a step to end and killing it
+if TYPE_CHECKING:
+    from ondol.pipelines.worker_host import Host
+    from ondol.pipelines.worker_limits import Step
+
 _LOOK = 0.1  # seconds between looks at steps with a limit
 _DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 _ADOPT_ORPHANS = 36  # prctl's PR_SET_CHILD_SUBREAPER
 _NEW_MOUNTS, _NEW_USER = 0x20000, 0x10000000  # unshare's CLONE_NEWNS, CLONE_NEWUSER
 _READ_ONLY, _REMOUNT, _BIND, _RECURSIVE, _PRIVATE = 0x1, 0x20, 0x1000, 0x4000, 0x40000  # mount's MS_*
+
+
+def _beside(name: str) -> Any:
+    """Load a module from beside this file, where no import looks (`-P`), so that no step can import it either."""
+    from importlib import util
+
+    spec = util.spec_from_file_location(f"_ondol_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+limits: Any = _beside("worker_limits")
 
 
 def _libc() -> Any:
@@ -214,24 +235,29 @@ def _mount(mounts: list[list[Any]], libc: Any) -> str:
     return ""
 
 
+def _settle_in(libc: Any) -> None:
+    """Become a process for steps: a session, signals and streams of its own; it dies with the one that forked it."""
+    import faulthandler
+
+    os.setsid()
+    if libc is not None:
+        libc.prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    faulthandler.enable(sys.stderr)
+
+
 def _child(request: dict[str, Any], libc: Any) -> NoReturn:
     folder, code = request["folder"], 1
     try:
-        os.setsid()
-        if libc is not None:
-            libc.prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _settle_in(libc)
         log = os.open(Path(folder, "log.txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        sys.stdin = os.fdopen(0, closefd=False)
-        sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-        sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-        import faulthandler
-
-        faulthandler.enable(sys.stderr)
         os.environ.update(request.get("env", {}))
         trouble = _mount(request["mounts"], libc) if request.get("mounts") else ""
         if trouble:
@@ -259,78 +285,6 @@ def _leave() -> None:
 # ---------------------------------------------------------------- in the warm process
 
 
-def _kill(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
-
-
-def _children(pid: int) -> list[int]:
-    """Return a process' children, which are kept by the thread that started them (Linux; elsewhere none are known)."""
-    found: list[int] = []
-    with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            found += map(int, Path(thread, "children").read_text(encoding="ascii").split())
-    return found
-
-
-def _tree(pid: int) -> list[int]:
-    """Return a process and everything below it, whatever session it moved to."""
-    return [pid, *(below for child in _children(pid) for below in _tree(child))]
-
-
-def _memory(pid: int) -> int:
-    """Return the bytes that a process and everything below it hold in memory."""
-    pages = 0
-    for one in _tree(pid):
-        with contextlib.suppress(OSError, IndexError):
-            pages += int(Path(f"/proc/{one}/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-class Step:
-    """A running step and its limits."""
-
-    def __init__(self, request: dict[str, Any]) -> None:
-        self.id: int = request["id"]
-        self.folder: str = request["folder"]
-        self.memory: int = request.get("memory", 0)
-        seconds: float = request.get("seconds", 0.0)
-        self.deadline = time.monotonic() + seconds if seconds else 0.0
-        self.why = ""
-        self.last_call = 0.0
-
-    def watched(self) -> bool:
-        return bool(self.memory or self.deadline or self.last_call)
-
-    def look(self, pid: int) -> None:
-        """Stop the step when it is over a limit: asked first, then killed; for memory there is no time to ask."""
-        now = time.monotonic()
-        if self.last_call:
-            self.insist(pid, now)
-        elif self.deadline and now > self.deadline:
-            self.why = "time"
-            self.ask(pid)
-        elif self.memory and _memory(pid) > self.memory:
-            self.why, self.last_call = "memory", now
-            self.insist(pid, now)
-
-    def ask(self, pid: int) -> None:
-        if not self.last_call:
-            self.last_call = time.monotonic() + _GRACE
-            _kill(pid, signal.SIGTERM)
-
-    def insist(self, pid: int, now: float) -> None:
-        if now >= self.last_call:
-            for one in reversed(_tree(pid)):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(one, signal.SIGKILL)
-
-    def trouble(self) -> str:
-        with contextlib.suppress(OSError):
-            return Path(self.folder, "trouble.txt").read_text(encoding="utf-8")
-        return ""
-
-
 class Warm:
     """The forking loop."""
 
@@ -344,6 +298,7 @@ class Warm:
         if self.libc is not None:
             self.libc.prctl(_ADOPT_ORPHANS, 1)  # what a step leaves behind comes to this process, to be ended
         self.steps: dict[int, Step] = {}
+        self.hosts: dict[int, Host] = {}  # processes for shared steps; one that is in `steps` is busy
         self.wake, wake_end = os.pipe()
         os.set_blocking(wake_end, False)
         os.set_blocking(self.wake, False)
@@ -356,14 +311,44 @@ class Warm:
             os.write(self.answers, json.dumps(answer).encode() + b"\n")
 
     def start(self, request: dict[str, Any]) -> None:
+        if request.get("shared"):
+            pid = self.hand_over(request)
+        else:
+            pid = os.fork()
+            if pid == 0:
+                self.let_go()
+                _child(request, self.libc)
+        self.steps[pid] = limits.Step(request)
+        self.say(id=request["id"], pid=pid)
+
+    def let_go(self) -> None:
+        """Close, in a forked process, what is the forking one's."""
+        for end in (self.requests, self.answers, self.wake):
+            os.close(end)
+        for host in self.hosts.values():
+            host.close()
+
+    def hand_over(self, request: dict[str, Any]) -> int:
+        """Give a shared step to a host that is idle, or to a new one; return its process."""
+        for pid, host in list(self.hosts.items()):
+            if pid not in self.steps and host.ask(request):
+                return pid
+        host = _beside("worker_host").Host()
         pid = os.fork()
         if pid == 0:
-            os.close(self.requests)
-            os.close(self.answers)
-            os.close(self.wake)
-            _child(request, self.libc)
-        self.steps[pid] = Step(request)
-        self.say(id=request["id"], pid=pid)
+            self.let_go()
+            host.serve(lambda: _settle_in(self.libc), _work, _leave)
+        host.forked()
+        host.ask(request)
+        self.hosts[pid] = host
+        return pid
+
+    def hear(self) -> None:
+        """Announce the steps that hosts have ended."""
+        for pid, host in self.hosts.items():
+            code = host.answer()
+            if code is not None:
+                self.say(id=self.steps.pop(pid).id, code=code)
 
     def stop(self, wanted: int) -> None:
         for pid, step in self.steps.items():
@@ -378,9 +363,12 @@ class Warm:
                 break
             if pid == 0:
                 break
+            self.hear()
+            if (host := self.hosts.pop(pid, None)) is not None:
+                host.close()
             step = self.steps.pop(pid, None)
             if step is not None:
-                _kill(pid, signal.SIGKILL)  # what the step left running behind it
+                limits.kill(pid, signal.SIGKILL)  # what the step left running behind it
                 code = os.waitstatus_to_exitcode(status)
                 why = step.why or (step.trouble() if code == 125 else "")
                 self.say(id=step.id, code=code, **({"why": why} if why else {}))
@@ -389,9 +377,9 @@ class Warm:
 
     def end_orphans(self) -> None:
         """End what left its step's session and outlived it; only when no step runs is it clear whose it was."""
-        for pid in _children(os.getpid()):
-            if pid not in self.steps:
-                for one in reversed(_tree(pid)):
+        for pid in limits.children(os.getpid()):
+            if pid not in self.steps and pid not in self.hosts:
+                for one in reversed(limits.tree(pid)):
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.kill(one, signal.SIGKILL)
 
@@ -405,7 +393,8 @@ class Warm:
         buffer = b""
         while True:
             watching = any(step.watched() for step in self.steps.values())
-            readable, _, _ = select.select([self.requests, self.wake], [], [], _LOOK if watching else None)
+            ends = [self.requests, self.wake, *(host.answers for host in self.hosts.values())]
+            readable, _, _ = select.select(ends, [], [], _LOOK if watching else None)
             if self.wake in readable:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.wake, 4096)
@@ -420,6 +409,7 @@ class Warm:
                         self.stop(request["stop"])
                     else:
                         self.start(request)
+            self.hear()
             self.reap()
             self.look()
         self.end()
@@ -427,7 +417,7 @@ class Warm:
     def end(self) -> None:
         for pid, step in self.steps.items():
             step.ask(pid)
-        deadline = time.monotonic() + _GRACE
+        deadline = time.monotonic() + limits.GRACE
         while self.steps and time.monotonic() < deadline:
             self.reap()
             time.sleep(0.01)

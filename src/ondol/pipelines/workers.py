@@ -1,6 +1,7 @@
 """Warm worker processes, one per environment, and the steps that run in them.
 
-A worker forks a fresh process per step, so steps share nothing but what was imported before them. Must not interpret
+A worker forks a fresh process per step, so steps share nothing but what was imported before them; shared steps run one
+after the other in a process that the worker forks once per slot. Must not interpret
 what a step makes.
 """
 
@@ -74,7 +75,7 @@ class Worker:
         """Start a step in a folder; the future says how it ended.
 
         :param request: its `job`, and perhaps `env` (secrets), `mounts`, `memory` in bytes and `seconds`, beyond which
-            it is stopped.
+            it is stopped; `shared`: in a process that runs other such steps before and after it.
 
         The future raises :class:`WorkerDied` when the worker itself is gone.
         """
