@@ -172,3 +172,29 @@ def test_kubectl_and_kserve_send_the_key_where_one_is_demanded(home: Settings, s
         client = kserve.KServeClient(config_file=str(tmp_path / "kubeconfig"))
         assert client.get(namespace="default")["items"] == []
         assert "provide credentials" in Kubectl(url, tmp_path)("get", "ns", expect=1)
+
+
+RUNTIME = """
+apiVersion: serving.kserve.io/v1alpha1
+kind: ClusterServingRuntime
+metadata: {name: team-server}
+spec:
+  supportedModelFormats: [{name: team-format, version: "1", autoSelect: true, priority: 2}]
+  protocolVersions: [v1]
+  containers:
+    - {name: kserve-container, image: "team/server:v1", args: ["--model_name={{.Name}}"]}
+"""
+
+
+@pytest.mark.slow
+def test_kubectl_keeps_runtimes_and_what_they_serve(kubectl: Kubectl) -> None:
+    served = GUIDE.replace("name: sklearn\n", "name: team-format\n")
+    assert "no runtime here supports it" in kubectl("apply", "-f", "-", text=served, expect=1)
+    assert "team-server created" in kubectl("apply", "-f", "-", text=RUNTIME)
+    assert "team-server unchanged" in kubectl("apply", "-f", "-", text=RUNTIME)
+    assert "sklearn-model created" in kubectl("apply", "-f", "-", text=served)
+    heads, row = kubectl("get", "clusterservingruntimes").splitlines()
+    assert heads.split() == ["NAME", "DISABLED", "MODELTYPE", "CONTAINERS", "AGE"]
+    assert row.split()[:3] == ["team-server", "team-format", "kserve-container"]
+    assert "autoSelect" in kubectl("explain", "clusterservingruntime.spec.supportedModelFormats")
+    assert "deleted" in kubectl("delete", "clusterservingruntime", "team-server")

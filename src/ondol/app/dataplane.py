@@ -141,7 +141,8 @@ class DataPlane:
     def _read_manifests(self) -> None:
         found, protocols = {}, {}
         for resource in resources.every(self.store, inference_service.KIND):
-            service, _ = inference_service.read(resource.manifest)
+            paths = inference_service.predictors(resource.manifest)  # which runtime serves them, the controller says
+            service, _ = inference_service.read(resource.manifest, tuple(paths))
             if service is not None:
                 found[service.name] = models_module.options_of(service)
                 protocols[service.name] = service.protocol

@@ -12,6 +12,7 @@ from ondol.backends.kubernetes.client import ApiKind, InvalidObject, ResourceCli
 from ondol.base import errors
 from ondol.cli import output, resource_access
 from ondol.cli.resource_access import Access
+from ondol.formats import serving_runtime
 from ondol.formats.resource.documents import Document
 
 Json = dict[str, Any]
@@ -94,6 +95,9 @@ def _checked(access: Access, documents: list[Document], force: bool) -> list[tup
             access.client.apply(kind, document.manifest, where, force=force, dry=True)
             found.append((document, kind, where))
         except InvalidObject as error:
+            if access.local and _runtime_comes_too(document, documents):
+                found.append((document, kind, where))
+                continue
             refused.append(_refusal(document, error))
         except errors.NotFoundError:
             if access.local:
@@ -107,7 +111,13 @@ def _checked(access: Access, documents: list[Document], force: bool) -> list[tup
         raise (errors.UnsupportedError if plain else errors.InputError)(
             f"{len(refused)} of {len(documents)} resources are refused, none was applied:{lines}", code=refused[0].code
         )
-    return found
+    return sorted(found, key=lambda one: one[1].kind not in serving_runtime.KINDS)  # before what they serve
+
+
+def _runtime_comes_too(document: Document, documents: list[Document]) -> bool:
+    """Whether a manifest is valid with the serving runtimes of the same files, which are not applied yet."""
+    others = serving_runtime.among(one.manifest for one in documents)
+    return bool(others) and not serving_runtime.check(document.manifest, lambda: others).problems
 
 
 def _unknown_kind(document: Document, access: Access) -> errors.UnsupportedError:
@@ -156,7 +166,7 @@ def _all_ready(access: Access, targets: list[tuple[Document, ApiKind, str]], sec
     ready = True
     for document, kind, where in targets:
         name = resource_access.name_of(document.manifest)
-        if not kind.group:  # ConfigMaps and Secrets are there or not
+        if not kind.group or kind.kind in serving_runtime.KINDS:  # these are there or not
             continue
         came, item = resource_access.until(access.client, kind, where, name, _is_ready, seconds)
         if came and item is not None and not quiet:

@@ -6,7 +6,7 @@ to work with. Pure: reads no files, no network, no environment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,7 +110,13 @@ class Model:
     protocol: str = "v1"
     """`v1`, `v2`, `grpc-v1` or `grpc-v2`: which runtime KServe would select, and so the dialect of answers."""
 
+    declared_protocol: str = ""
+    """`protocolVersion` as it is written; empty: it is not."""
+
     runtime: str = ""
+    runtime_version: str = ""
+    """Tag of the runtime's image, instead of its own."""
+
     storage_uri: str = ""
     storage: Storage | None = None
     container: Container = field(default_factory=Container)
@@ -227,19 +233,33 @@ class InferenceService:
         return model is not None and model.container.value_of("PREDICT_PROBA").lower() == "true"
 
 
-def read(manifest: Json) -> tuple[InferenceService | None, list[Problem]]:
-    """Return the record (None when something is wrong or refused) and every problem found."""
-    problems = kinds.check(manifest).problems
+def predictors(manifest: Json) -> dict[str, Json]:
+    """Return the predictors of a manifest by their paths, the canaries' too, as far as they are mappings."""
+    spec = manifest.get("spec")
+    found = {"spec.predictor": spec.get("predictor")} if isinstance(spec, dict) else {}
+    canaries = spec.get("canary") if isinstance(spec, dict) else None
+    for index, one in enumerate(canaries if isinstance(canaries, list) else []):
+        found[f"spec.canary[{index}].predictor"] = one.get("predictor") if isinstance(one, dict) else None
+    return {path: one for path, one in found.items() if isinstance(one, dict)}
+
+
+def read(manifest: Json, own_runtime: Collection[str] = ()) -> tuple[InferenceService | None, list[Problem]]:
+    """Return the record (None when something is wrong or refused) and every problem found.
+
+    :param own_runtime: paths of predictors whose models a runtime of the user's serves.
+    """
+    problems = kinds.check(manifest, own_runtime).problems
     return (None, problems) if problems else (_service(manifest), [])
 
 
-def typed(manifest: Json, source: str = "") -> InferenceService:
+def typed(manifest: Json, source: str = "", own_runtime: Collection[str] = ()) -> InferenceService:
     """Return the record of a manifest.
 
+    :param own_runtime: paths of predictors whose models a runtime of the user's serves.
     :raises UnsupportedError: when all that is wrong are fields this backend does not honour; all are listed.
     :raises InputError: when the manifest itself is wrong; all problems are listed.
     """
-    service, problems = read(manifest)
+    service, problems = read(manifest, own_runtime)
     if service is not None:
         return service
     raise kinds.refusal(manifest, problems, source)
@@ -264,7 +284,7 @@ def _component(spec: Json) -> Component:
     least = spec.get("minReplicas")
     return Component(
         model=_model(spec),
-        containers=tuple(_container(one) for one in spec.get("containers") or []),
+        containers=tuple(container(one) for one in spec.get("containers") or []),
         name=spec.get("name") or "",
         storage_uris=tuple(
             StorageUri(one["uri"], one.get("mountPath") or "/mnt/models") for one in spec.get("storageUris") or []
@@ -304,16 +324,19 @@ def _model(spec: Json) -> Model | None:
         format=declared["name"],
         version=declared.get("version") or "",
         protocol=model.get("protocolVersion") or ("v2" if declared["name"] in _V2_BY_DEFAULT else "v1"),
+        declared_protocol=model.get("protocolVersion") or "",
         runtime=model.get("runtime") or "",
+        runtime_version=model.get("runtimeVersion") or "",
         storage_uri=model.get("storageUri") or "",
         storage=None
         if storage is None
         else Storage(storage.get("key") or "", storage.get("path") or "", dict(storage.get("parameters") or {})),
-        container=_container(model),
+        container=container(model),
     )
 
 
-def _container(spec: Json) -> Container:
+def container(spec: Json) -> Container:
+    """Return a container of a checked manifest."""
     get = (spec.get("readinessProbe") or {}).get("httpGet") or {}
     resources = spec.get("resources") or {}
     return Container(

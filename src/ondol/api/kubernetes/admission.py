@@ -20,6 +20,7 @@ from ondol.base import errors
 from ondol.formats.resource import documents
 from ondol.formats.resource.checking import Findings
 from ondol.store import managed_fields
+from ondol.store.connection import Tx
 
 Json = dict[str, Any]
 
@@ -137,10 +138,11 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(one) for one in value] if isinstance(value, list) else value
 
 
-def admit(kind: Kind, version: str, given: Json, namespace: str, strictness: str) -> Admitted:
+def admit(kind: Kind, version: str, given: Json, namespace: str, strictness: str, tx: Tx) -> Admitted:
     """Return what is to be stored of an object.
 
     :param strictness: `Strict`, `Warn`, `Ignore`, or empty for our default, which is strict.
+    :param tx: what is stored.
     :raises StatusError: 400 for fields that the kind does not have, 422 for whatever else is wrong or not honoured.
     """
     if strictness not in ("", "Strict", "Warn", "Ignore"):
@@ -157,7 +159,7 @@ def admit(kind: Kind, version: str, given: Json, namespace: str, strictness: str
     body = {key: value for key, value in clean.items() if key not in ("apiVersion", "kind", "metadata", "status")}
     manifest: Json = {"apiVersion": kind.api_version(version), "kind": kind.kind, "metadata": {**where, **kept}, **body}
     unknown = [f"metadata.{key}" for key in metadata if key not in _METADATA | managed_fields.SERVER_OWNED]
-    checked = kind.check(_for_reader(manifest)) if not causes else Findings()
+    checked = _checked(kind, _for_reader(manifest), tx) if not causes else Findings()
     unknown += [problem.path for problem in checked.problems if problem.cause == "unknown"]
     complaints = [*(f'unknown field "{path}"' for path in unknown), *doubled]
     if complaints and strictness in ("", "Strict"):
@@ -175,6 +177,10 @@ def admit(kind: Kind, version: str, given: Json, namespace: str, strictness: str
     found = clean.get("status")
     stored = core.stored_secret(manifest) if kind.kind == "Secret" else manifest
     return Admitted(stored, found if isinstance(found, dict) else {}, tuple(warnings), tuple(checked.notes))
+
+
+def _checked(kind: Kind, manifest: Json, tx: Tx) -> Findings:
+    return kind.check_among(manifest, tx) if kind.check_among else kind.check(manifest)
 
 
 def _for_reader(manifest: Json) -> Json:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ondol.formats.resource.checking import Findings
 from ondol.formats.resource.kind import Column
-from ondol.store.connection import Store
+from ondol.store.connection import Store, Tx
 
 Json = dict[str, Any]
 
@@ -36,6 +36,9 @@ class Kind:
 
     check: Callable[[Json], Findings]
     """What is wrong with a manifest, or not honoured, or without effect here."""
+
+    check_among: Callable[[Json, Tx], Findings] | None = None
+    """The same for a kind of which that depends on what else is stored."""
 
     short_names: tuple[str, ...] = ()
     columns: tuple[Column, ...] = (AGE,)

@@ -9,9 +9,14 @@ from collections.abc import Iterable
 
 from ondol.api.kubernetes import core, happenings
 from ondol.api.kubernetes.kinds import AGE, Json, Kind, Registry
+from ondol.backends.local import serving_runtimes
+from ondol.formats import serving_runtime
 from ondol.formats.kserve import kinds as kserve
+from ondol.formats.kserve.service import INFERENCE_SERVICE
 from ondol.formats.resource import kind as formats
 from ondol.formats.resource import openapi
+from ondol.formats.resource.checking import Findings
+from ondol.store.connection import Tx
 
 
 def declared(one: formats.Kind, *others: formats.Kind) -> Kind:
@@ -29,12 +34,18 @@ def declared(one: formats.Kind, *others: formats.Kind) -> Kind:
         one.plural,
         schema,
         kserve.check,
+        _among_runtimes if one is INFERENCE_SERVICE else None,
         short_names=one.short,
         columns=one.columns or (AGE,),
         namespaced=one.namespaced,
         has_status=bool(one.status.fields),
         categories=("all", "kserve"),
     )
+
+
+def _among_runtimes(manifest: Json, tx: Tx) -> Findings:
+    """Check an InferenceService, whose model may be served by a runtime that is stored."""
+    return serving_runtime.check(manifest, lambda: serving_runtimes.every_in(tx))
 
 
 def _kserve(declarations: Iterable[formats.Kind]) -> list[Kind]:

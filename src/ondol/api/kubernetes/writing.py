@@ -60,9 +60,10 @@ class Writer:
         given = admission.target(kind, target.version, decoded, namespace)
         if given["metadata"].get("resourceVersion"):
             raise status.bad_request("resourceVersion should not be set on objects to be created")
-        admitted = admission.admit(kind, target.version, given, namespace, call.query.get("fieldValidation", ""))
         place = replace(target, namespace=namespace, name=str(given["metadata"]["name"]))
         with self._transaction(call) as tx:
+            strictness = call.query.get("fieldValidation", "")
+            admitted = admission.admit(kind, target.version, given, namespace, strictness, tx)
             if resources.find_in(tx, kind.kind, namespace, place.name) is not None:
                 raise status.already_exists(kind, place.name)
             return self._write(tx, place, call, None, admitted, self._owners(place, call, None, admitted, []))
@@ -149,7 +150,7 @@ class Writer:
             admitted = Admitted(before.manifest, _status_of(kind, given))
         else:
             strictness = call.query.get("fieldValidation", "")
-            admitted = admission.admit(kind, target.version, given, target.namespace, strictness)
+            admitted = admission.admit(kind, target.version, given, target.namespace, strictness, tx)
         rewritten = metadata.get("managedFields")
         base = managed_fields.entries(rewritten) if isinstance(rewritten, list) else before.managed
         return self._write(tx, target, call, before, admitted, self._owners(target, call, before, admitted, base))
@@ -183,7 +184,7 @@ class Writer:
             else:
                 strictness = call.query.get("fieldValidation", "")
                 _refuse_duplicates(target, decoded, strictness)
-                admitted = admission.admit(kind, target.version, merged, target.namespace, strictness)
+                admitted = admission.admit(kind, target.version, merged, target.namespace, strictness, tx)
             return self._write(tx, target, call, before, admitted, owners)
 
     @staticmethod

@@ -15,22 +15,33 @@ from pathlib import Path
 
 from ondol.backends.local import containers, model_source
 from ondol.base.settings import Settings
+from ondol.formats import serving_runtime
 from ondol.formats.inference_service import Component, InferenceService, Model
+from ondol.formats.serving_runtime import ServingRuntime
 from ondol.records.release import ModelManifest
 from ondol.records.worker import WorkerSpec
 from ondol.store import releases, routes
 from ondol.store.blobs import Blobs
 from ondol.store.connection import Store
 
+_MODELS = "/mnt/models"
 
-def of(store: Store, settings: Settings, service: InferenceService, part: Component) -> str:
+
+def of(
+    store: Store, settings: Settings, service: InferenceService, part: Component, runtime: ServingRuntime | None = None
+) -> str:
     """Return the digest of a predictor's release: of its model, or of the server that is run.
 
+    :param runtime: the server of the user's own that serves the model; None: an engine of Ondol's does.
     :raises OndolError: when its files cannot be had or its container not be run.
     """
     model = part.model
-    if model is None:
-        spec = worker(service, "predictor", part, settings)
+    if model is None or runtime is not None:
+        spec = (
+            worker(service, "predictor", part, settings)
+            if runtime is None
+            else _of_runtime(service, part, settings, runtime)
+        )
         manifest = ModelManifest("", spec.image or spec.command[0], "custom", worker=spec)
         return releases.put(store, service.name, manifest).digest
     with _files_of(part, model, settings) as source:
@@ -71,12 +82,24 @@ def _files_of(predictor: Component, model: Model, settings: Settings) -> Iterato
         yield model_source.Source(together, " ".join(one.uri for one in predictor.storage_uris))
 
 
-def worker(service: InferenceService, name: str, part: Component, settings: Settings) -> WorkerSpec:
+def _of_runtime(service: InferenceService, part: Component, settings: Settings, runtime: ServingRuntime) -> WorkerSpec:
+    """Return the server that a runtime describes, with the model's files where its containers find them."""
+    assert part.model is not None  # a runtime is chosen for models only
+    where = f"{runtime.kind} {runtime.name!r}: spec.containers[0]"
+    spec = worker(service, "predictor", serving_runtime.as_server(service, part, runtime), settings, where)
+    if part.model.storage is not None and not spec.mounts:
+        with tempfile.TemporaryDirectory(dir=settings.home, prefix="fetch-") as folder:
+            found = model_source.of_storage(part.model.storage, settings, Path(folder))
+            spec = replace(spec, mounts={_MODELS: Blobs(settings.blobs).put_path(found.path)})
+    return replace(spec, protocol=serving_runtime.protocol(part.model, runtime))
+
+
+def worker(service: InferenceService, name: str, part: Component, settings: Settings, where: str = "") -> WorkerSpec:
     """Return what runs for a component that is a container, with its files as blobs."""
-    spec = containers.worker(service, name, part, settings)
+    spec = containers.worker(service, name, part, settings, where)
     addresses = {one.mount_path: one.uri for one in part.storage_uris}
     if part.server is not None and (own := part.server.value_of("STORAGE_URI")):
-        addresses["/mnt/models"] = own
+        addresses[_MODELS] = own
     mounts = {}
     for path, uri in addresses.items():
         with _fetched(uri, settings) as source:

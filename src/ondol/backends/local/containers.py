@@ -24,14 +24,17 @@ _UNITS = {
 _GRPC = ("grpc-v1", "grpc-v2")
 
 
-def worker(service: InferenceService, part: str, component: Component, settings: Settings) -> WorkerSpec:
+def worker(
+    service: InferenceService, part: str, component: Component, settings: Settings, where: str = ""
+) -> WorkerSpec:
     """Return what runs for a component that is a container.
 
     :param part: `predictor`, `transformer` or `explainer`.
+    :param where: the container's place, when it is none of the manifest's own.
     :raises UnsupportedError: UNS-340 for an image without a rule, UNS-342 for what a process cannot be given.
     :raises InputError: INP-340 when there is no program to run.
     """
-    where = f"spec.{part}.containers[0]"
+    where = where or f"spec.{part}.containers[0]"
     container = component.server
     if container is None or len(component.containers) != 1:
         raise errors.UnsupportedError(

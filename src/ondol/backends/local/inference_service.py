@@ -12,11 +12,12 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ondol.backends.local import component_release, inference_status, moving
+from ondol.backends.local import component_release, inference_status, moving, serving_runtimes
 from ondol.base import errors
 from ondol.base.settings import Settings
-from ondol.formats import inference_service
+from ondol.formats import inference_service, serving_runtime
 from ondol.formats.inference_service import InferenceService
+from ondol.formats.serving_runtime import ServingRuntime
 from ondol.store import components, counters, resources, routes
 from ondol.store.connection import Store
 from ondol.store.resources import Resource
@@ -26,7 +27,13 @@ _RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 _REASONS = {
     **dict.fromkeys(("UNS-340", "UNS-342", "INP-340"), "InvalidPredictorSpec"),
     **dict.fromkeys(("INP-030", "INP-420", "INP-422"), "InvalidRollout"),
+    "INP-560": "RuntimeNotRecognized",
+    "INP-561": "RuntimeDisabled",
+    "INP-562": "NoSupportingRuntime",
 }
+_MAY_COME = ("INP-230", "INP-560", "INP-561", "INP-562")
+"""Files and runtimes may still come."""
+
 Json = dict[str, Any]
 
 
@@ -41,6 +48,9 @@ class Progress:
     release: str = ""
     variants: dict[str, str] = field(default_factory=dict)
     """Releases of `spec.canary[]`, by name."""
+
+    runtime: str = ""
+    """Kind and name of the user's own runtime that serves the model, `ServingRuntime/mine`; empty: none does."""
 
     rollout: str = ""
     """Id of the rollout that was started because of this generation."""
@@ -105,7 +115,7 @@ def _advance(store: Store, settings: Settings, resource: Resource, progress: Pro
     if progress.state in ("failed", "done", "stopped") or time.time() < progress.retry_at:
         return
     try:
-        service = inference_service.typed(resource.manifest)
+        service, chosen = serving_runtime.settled(resource.manifest, serving_runtimes.every(store))
         if other_owner:
             raise errors.ConflictError(
                 f"{other_owner!r} has the same name: services are addressed by name, whatever their namespace",
@@ -117,7 +127,7 @@ def _advance(store: Store, settings: Settings, resource: Resource, progress: Pro
             progress.state, progress.reason = "stopped", "Stopped"
             return
         if progress.state == "resolving":
-            _resolve(store, settings, service, progress)
+            _resolve(store, settings, service, chosen, progress)
         if progress.state == "moving":
             moving.move(store, service, progress)
     except errors.ConflictError as error:
@@ -129,8 +139,8 @@ def _advance(store: Store, settings: Settings, resource: Resource, progress: Pro
             reason,
             f"{error.where}: {error.message}".lstrip(": "),
         )
-        if error.code == "INP-230":  # files may still come
-            _later(progress, "InvalidStorage", error)
+        if error.code in _MAY_COME:
+            _later(progress, reason, error)
     except errors.OndolError as error:
         _later(progress, "StorageUnavailable", error)
 
@@ -143,7 +153,13 @@ def _later(progress: Progress, reason: str, error: errors.OndolError) -> None:
     progress.tries += 1
 
 
-def _resolve(store: Store, settings: Settings, service: InferenceService, progress: Progress) -> None:
+def _resolve(
+    store: Store,
+    settings: Settings,
+    service: InferenceService,
+    chosen: list[ServingRuntime | None],
+    progress: Progress,
+) -> None:
     """Fetch the files, keep them as blobs, pin them or the server that uses them in releases."""
     settings.home.mkdir(parents=True, exist_ok=True)
     around = {
@@ -151,9 +167,12 @@ def _resolve(store: Store, settings: Settings, service: InferenceService, progre
         for name, part in (("transformer", service.transformer), ("explainer", service.explainer))
         if part is not None
     }
-    progress.release = component_release.of(store, settings, service, service.predictor)
+    runtime, *others = chosen
+    progress.release = component_release.of(store, settings, service, service.predictor, runtime)
+    progress.runtime = f"{runtime.kind}/{runtime.name}" if runtime else ""
     progress.variants = {
-        one.predictor.name: component_release.of(store, settings, service, one.predictor) for one in service.canary
+        one.predictor.name: component_release.of(store, settings, service, one.predictor, other)
+        for one, other in zip(service.canary, others, strict=True)
     }
     components.want(store, service.name, around)
     progress.state, progress.reason, progress.message = "moving", "", ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ondol.base import clock, hashing
 from ondol.base.settings import Settings
+from ondol.formats.kserve.runtime import SERVING_RUNTIME
 from ondol.records.rollout import Route
 from ondol.store import components, loads, routes
 from ondol.store.components import ServedComponent
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from ondol.backends.local.inference_service import Progress
 
 Json = dict[str, Any]
+
+_INVALID_SPEC = ("InvalidPredictorSpec", "RuntimeNotRecognized", "RuntimeDisabled", "NoSupportingRuntime")
 
 
 def status(store: Store, settings: Settings, resource: Resource, progress: Progress) -> Json:
@@ -34,6 +37,9 @@ def status(store: Store, settings: Settings, resource: Resource, progress: Progr
         fresh["url"] = f"{settings.data.url}/v1/models/{resource.name}:predict"
         fresh["address"] = {"url": settings.data.url}
         fresh["components"] = {"predictor": _component(route, settings)}
+    kind, _, runtime = progress.runtime.partition("/")
+    if runtime:
+        fresh["servingRuntimeName" if kind == SERVING_RUNTIME.kind else "clusterServingRuntimeName"] = runtime
     fresh["modelStatus"] = _model_status(progress, route, stable, failure)
     canaries = _canaries(resource, progress, found)
     if canaries:
@@ -158,7 +164,7 @@ def _model_status(progress: Progress, route: Route | None, stable: Load | None, 
     transition = "UpToDate" if active == "Loaded" else "InProgress"
     if failure is not None:
         transition, target = "BlockedByFailedLoad", "FailedToLoad"
-        if failure["reason"] == "InvalidStorage" and route is None:
+        if failure["reason"] in _INVALID_SPEC or (failure["reason"] == "InvalidStorage" and route is None):
             transition = "InvalidSpec"
     elif progress.state in ("resolving", "moving"):
         transition, target = "InProgress", "Pending" if progress.state == "resolving" else "Loading"

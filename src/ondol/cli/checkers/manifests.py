@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
+from ondol.backends.local import serving_runtimes
+from ondol.base import errors
+from ondol.cli import context
 from ondol.cli.checkers.findings import Finding, SourceFile
-from ondol.formats.kserve import kinds
+from ondol.formats import serving_runtime
 from ondol.formats.resource import documents
 from ondol.formats.resource.checking import Problem
 from ondol.formats.resource.documents import Document
+from ondol.formats.serving_runtime import ServingRuntime
 
 _GROUPS = re.compile(
     r"^\s*-?\s*\"?apiVersion\"?:\s*[\"']?(serving\.kserve|(?:[\w.]+\.)?kubeflow)\.(io|org)/", re.MULTILINE
@@ -29,15 +35,34 @@ def claims(file: SourceFile) -> bool:
 
 def check(file: SourceFile) -> Iterator[Finding]:
     """Say of every document what is wrong, refused, or without effect."""
-    for document in documents.parse(file.text, str(file.path)):
+    listed = documents.parse(file.text, str(file.path))
+    runtimes = [*serving_runtime.among(one.manifest for one in listed), *_beside(file), *_applied()]
+    for document in listed:
         if document.manifest["kind"] in _CORE:
             continue
-        found = kinds.check(document.manifest)
+        found = serving_runtime.check(document.manifest, lambda: runtimes)
         for problem in found.problems:
             yield _finding(document, problem)
         for note in found.notes:
             field, _, said = note.partition(": ")
             yield Finding(document.source, document.line(field), field, said, "note")
+
+
+def _beside(file: SourceFile) -> Iterator[ServingRuntime]:
+    """Yield the runtimes in other files of the same folder; what is wrong with those is said of themselves."""
+    for path in sorted(file.path.parent.glob("*.y*ml")) if str(file.path) != "-" else ():
+        with contextlib.suppress(errors.OndolError, OSError, UnicodeDecodeError):
+            text = path.read_text(encoding="utf-8")
+            if path.name != file.path.name and "ServingRuntime" in text:
+                yield from serving_runtime.among(one.manifest for one in documents.parse(text, str(path)))
+
+
+def _applied() -> list[ServingRuntime]:
+    settings = context.load_settings()
+    if not settings.database_url and not Path(settings.database).exists():
+        return []
+    with context.open_store(settings) as store:
+        return serving_runtimes.every(store)
 
 
 def _finding(document: Document, problem: Problem) -> Finding:

@@ -6,10 +6,11 @@ served.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from ondol.base import errors
-from ondol.formats.kserve import common
+from ondol.formats.kserve import common, model
 from ondol.formats.kserve.graph import INFERENCE_GRAPH
 from ondol.formats.kserve.llm import LLM_INFERENCE_SERVICE, LLM_INFERENCE_SERVICE_V1
 from ondol.formats.kserve.runtime import CLUSTER_SERVING_RUNTIME, SERVING_RUNTIME
@@ -55,15 +56,34 @@ def whole(kind: Kind) -> Object:
     )
 
 
-def check(manifest: Json) -> Findings:
-    """Return everything that is to be said of a manifest: problems, and notes on what has no effect."""
+def check(manifest: Json, own_runtime: Collection[str] = ()) -> Findings:
+    """Return everything that is to be said of a manifest: problems, and notes on what has no effect.
+
+    :param own_runtime: paths of predictors whose models a runtime of the user's serves (`spec.predictor`): what only
+        Ondol's own server does not take is no problem there.
+    """
     kind = find(manifest)
     if kind is None:
         return Findings([_unknown(manifest)])
     found = checking.check(manifest, whole(kind))
     if not kind.state.taken:
         found.problems.insert(0, Problem("kind", f"{kind.kind}: {kind.state.reason}", "refused", kind.state))
+    if kind in (SERVING_RUNTIME, CLUSTER_SERVING_RUNTIME) and manifest["metadata"].get("name") in model.BUILT_IN:
+        found.notes.append("metadata.name: an engine of Ondol's answers under this name")
+    for path in own_runtime:
+        found.problems = [one for one in found.problems if not _waived(path, one)]
+        found.notes = [one for one in found.notes if not _in_server(path, one.partition(": ")[0])]
     return found
+
+
+def _in_server(predictor: str, path: str) -> bool:
+    return path.startswith(f"{predictor}.") and model.own_server_takes(path.removeprefix(f"{predictor}."))
+
+
+def _waived(predictor: str, problem: Problem) -> bool:
+    """Whether a problem is none of a model that a runtime of the user's serves: it may have no files, too."""
+    lacks_files = problem.path.startswith(f"{predictor}.") and problem.reason == model.NO_FILES
+    return lacks_files or (problem.unsupported and _in_server(predictor, problem.path))
 
 
 def _unknown(manifest: Json) -> Problem:

@@ -5,6 +5,8 @@ To serve one more format, runtime or variable: build it, and write `HONOURED` be
 
 from __future__ import annotations
 
+import re
+
 from ondol.formats.kserve import pod
 from ondol.formats.resource.states import HONOURED, State, cluster, honoured, no_effect, not_yet, refused
 from ondol.formats.resource.types import Field, Flag, Json, ListOf, Object, Report, Rule, Text, texts
@@ -43,6 +45,9 @@ RUNTIMES: dict[str, State] = {
     "kserve-predictiveserver": HONOURED,
 }
 """Serving runtimes of KServe whose answers are given here; others are refused."""
+
+BUILT_IN = frozenset((*RUNTIMES, "kserve-tritonserver", "kserve-huggingfaceserver"))
+"""KServe's own runtimes of formats served here: applying one of that name changes nothing about who answers."""
 
 ONE_FORMAT = {"kserve-sklearnserver": "sklearn", "kserve-xgbserver": "xgboost", "kserve-lgbserver": "lightgbm"}
 """The runtimes that serve one format only."""
@@ -96,6 +101,22 @@ def _container() -> dict[str, Field]:
     )
 
 
+NO_FILES = "is required: where the model's files are"
+_OF_ONE_SERVER = re.compile(
+    rf"(?:{'|'.join(FRAMEWORKS)})"
+    r"|\w+\.(?:modelFormat\.(?:name|version)|runtime|runtimeVersion|image|imagePullPolicy|command|args|resources)"
+    r"|\w+\.env\[\d+\]\.name"
+)
+
+
+def own_server_takes(path: str) -> bool:
+    """Whether a field of a predictor is a matter of Ondol's own server only: a runtime of the user's takes any.
+
+    :param path: below the predictor: `model.args`, `tensorflow`.
+    """
+    return _OF_ONE_SERVER.fullmatch(path) is not None
+
+
 def art_fields() -> dict[str, Field]:
     """Return what the ART explainer has in common with a model."""
     return _container()
@@ -119,18 +140,28 @@ def _rules(variant: bool) -> tuple[Rule, ...]:
     return (blocked_env,) if variant else (_model_name, blocked_env)
 
 
+_NO_RUNTIME = refused("no runtime here supports it", "apply a `ServingRuntime` that does")
+_NO_SUCH_RUNTIME = refused("there is no such runtime here", "apply it before its services")
+
+
 def model(variant: bool = False) -> Object:
     """Return `model`; in a canary's predictor (`variant`) its container may have a name."""
     form = Object(
         {
-            "name": Field(Text(MODEL_FORMATS, refused("no runtime here supports it")), required=True),
+            "name": Field(
+                Text(MODEL_FORMATS, _NO_RUNTIME),
+                required=True,
+            ),
             "version": Field(Text(), no_effect("the model's own recorded version is checked instead")),
         }
     )
     return Object(
         {
             "modelFormat": Field(form, about="What wrote the model.", required=True),
-            "runtime": Field(Text(RUNTIMES, refused("there is no such runtime here")), about="A runtime by name."),
+            "runtime": Field(
+                Text(RUNTIMES, _NO_SUCH_RUNTIME),
+                about="A runtime by name.",
+            ),
             **_fields(variant),
         },
         rules=_rules(variant),

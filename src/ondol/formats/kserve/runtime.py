@@ -1,14 +1,18 @@
-"""`ServingRuntime` and `ClusterServingRuntime` v1alpha1, declared: which server serves which model formats."""
+"""`ServingRuntime` and `ClusterServingRuntime` v1alpha1, declared: which server serves which model formats.
+
+Which of them serves a model is chosen in `formats.serving_runtime`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from ondol.formats.kserve import pod
+from ondol.formats.kserve import placeholders, pod
 from ondol.formats.kserve.common import GROUP
 from ondol.formats.resource.kind import Column, Kind
-from ondol.formats.resource.states import cluster, not_yet, refused
+from ondol.formats.resource.states import cluster, no_effect, refused
 from ondol.formats.resource.types import (
+    Builtin,
     Field,
     Flag,
     Free,
@@ -24,6 +28,12 @@ from ondol.formats.resource.types import (
 )
 
 _MESH = refused("it is for many models in one server (ModelMesh)")
+_ONE = refused("one process serves a model", "keep `kserve-container` only")
+_SERVER = pod.custom_container(
+    securityContext=Field(
+        Builtin("V1Container.securityContext"), no_effect("the process has your own rights, as every server here")
+    )
+)
 FORMAT = Object(
     {
         "name": Field(Text(), required=True, about="A model format."),
@@ -36,7 +46,7 @@ SPEC = Object(
     {
         "supportedModelFormats": Field(ListOf(FORMAT), about="What it can serve."),
         "protocolVersions": Field(ListOf(one_of("v1", "v2", "grpc-v1", "grpc-v2")), about="What it speaks."),
-        "containers": Field(ListOf(pod.custom_container()), required=True, about="The server."),
+        "containers": Field(ListOf(_SERVER), required=True, about="The server."),
         "disabled": Field(Flag(), about="Whether it is left out of the choice."),
         "labels": Field(texts(), about="Kept."),
         "annotations": Field(texts(), about="Kept."),
@@ -61,6 +71,19 @@ def _rules(value: Json, wrong: Report) -> None:
         if key in seen and seen[key] != one.get("priority"):
             wrong(f"spec.supportedModelFormats[{index}].priority", f"{one['name']!r} is there with another priority")
         seen[key] = one.get("priority")
+    _container_rules(value["spec"]["containers"], wrong)
+
+
+def _container_rules(containers: list[Json], wrong: Report) -> None:
+    """What KServe's controller says only when a runtime is chosen."""
+    names = [one["name"] for one in containers]
+    if placeholders.SERVER not in names:
+        wrong("spec.containers", f"one of them must be called {placeholders.SERVER!r}")
+    elif len(names) > 1:
+        wrong("spec.containers", f"{len(names)} containers: {_ONE.text}", _ONE)
+    for index, one in enumerate(containers):
+        for unknown in placeholders.unknown(one):
+            wrong(f"spec.containers[{index}]", f"{unknown!r}: {placeholders.REFUSED.text}", placeholders.REFUSED)
 
 
 SERVING_RUNTIME = Kind(
@@ -77,7 +100,6 @@ SERVING_RUNTIME = Kind(
         Column("Containers", ".spec.containers[*].name"),
         Column("Age", ".metadata.creationTimestamp", "date"),
     ),
-    state=not_yet("runtimes of your own are not chosen", "models of the formats served here need none"),
 )
 CLUSTER_SERVING_RUNTIME = replace(
     SERVING_RUNTIME, kind="ClusterServingRuntime", plural="clusterservingruntimes", namespaced=False

@@ -57,7 +57,7 @@ def _predictor_rules(value: Json, wrong: Report) -> None:
     if found == ["containers"]:
         _custom_protocol(value["containers"][0], wrong)
     elif not any(value[found[0]].get(name) for name in ("storageUri", "storage")) and not value.get("storageUris"):
-        wrong(f"{found[0]}.storageUri", "is required: where the model's files are")
+        wrong(f"{found[0]}.storageUri", model.NO_FILES)
     elif value[found[0]].get("storageUri") is not None and value.get("storageUris"):
         wrong("storageUris", "Setting both StorageURI and StorageURIs is not supported.")
     for index, one in enumerate(value.get("containers") or []):
@@ -299,7 +299,7 @@ ANNOTATIONS: dict[str, State] = {
     f"{GROUP}/enable-tag-routing": no_effect("revisions have no address of their own"),
     f"{GROUP}/enable-prometheus-scraping": _ALWAYS,
     f"{GROUP}/enable-metric-aggregation": _ALWAYS,
-    f"{GROUP}/disable-auto-update": no_effect("there are no runtimes that change"),
+    f"{GROUP}/disable-auto-update": no_effect("a service keeps its runtime until its manifest changes"),
     f"{GROUP}/disable-localmodel": no_effect("fetched files are always kept"),
     "storage.kserve.io/readonly": no_effect("fetched files are copies"),
     "sidecar.istio.io/inject": no_effect("there is no mesh"),
