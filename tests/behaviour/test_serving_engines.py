@@ -32,7 +32,7 @@ from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ondol.serving import describing, loading
-from ondol.serving.engines import boosted, compiled
+from ondol.serving.engines import bitmasks, boosted, compiled, trees
 from ondol.serving.engines.base import Original
 from ondol.serving.loading import Artifact
 
@@ -59,6 +59,8 @@ MODELS: dict[str, Any] = {
     "sgd": SGDClassifier(loss="log_loss", random_state=0).fit(X, Y3),
     "tree": DecisionTreeClassifier(random_state=0).fit(X, Y3),
     "forest": RandomForestClassifier(30, random_state=0).fit(X, Y3),
+    "forest of 64 leaves": RandomForestClassifier(30, max_leaf_nodes=64, random_state=0).fit(X, Y3),
+    "forest of few leaves": RandomForestRegressor(30, max_leaf_nodes=9, random_state=0).fit(X, X[:, 0]),
     "forest regressor": RandomForestRegressor(30, random_state=0).fit(X, X[:, 0]),
     "extra trees": ExtraTreesRegressor(30, random_state=0).fit(X, X[:, 0]),
     "boosting": GradientBoostingClassifier(n_estimators=20).fit(X, Y2),
@@ -99,7 +101,7 @@ def test_the_compiled_form_says_the_same(name: str, rows: Any, seed: int) -> Non
 
 
 def test_forests_are_the_same_to_the_last_bit() -> None:
-    for name in ("forest", "boosting, three classes", "histogram", "tree"):
+    for name in ("forest", "forest of 64 leaves", "boosting, three classes", "histogram", "tree"):
         engine = compiled.compile_model(MODELS[name])
         assert engine is not None
         for size in (1, 2, 33, 400):
@@ -183,6 +185,33 @@ def test_pipelines_of_named_columns_need_no_data_frame(name: str) -> None:
             choice.engine.predict(strange)
     else:
         assert np.array_equal(choice.engine.predict(strange), model.predict(describing.as_rows(strange, spec)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    rows=hnp.arrays(np.float64, st.tuples(st.integers(1, 30), st.just(6)), elements=st.floats(-3, 3) | st.just(np.nan)),
+    seed=st.integers(0, 2**20),
+)
+def test_small_trees_are_looked_up_to_the_last_bit(rows: Any, seed: int) -> None:
+    for name in ("forest of 64 leaves", "forest of few leaves", "boosting, three classes"):
+        model = MODELS[name]
+        engine = compiled.compile_model(model)
+        assert isinstance(engine, trees.TreesEngine)
+        edges = compiled.sample_rows(model, describing.describe(Artifact(model, "sklearn")))[seed % 200 :]
+        for part in (rows[~np.isnan(rows).any(axis=1)], edges):
+            masks = bitmasks.of_trees(engine.joined.trees)
+            assert masks is not None
+            if len(part):
+                assert np.array_equal(masks.leaves(part), engine.joined.leaves(part))
+    forest = RandomForestClassifier(30, max_leaf_nodes=9, random_state=0).fit(HOLES, Y2)  # with missing values
+    compiled_forest = compiled.compile_model(forest)
+    assert compiled_forest is not None
+    several = np.tile(rows, (200, 1))
+    assert np.array_equal(compiled_forest.predict_proba(several), forest.predict_proba(several))
+
+
+def test_trees_too_large_for_words_of_bits_are_walked() -> None:
+    assert bitmasks.of_trees([one.tree_ for one in RandomForestClassifier(5).fit(X, Y3).estimators_]) is None
 
 
 def test_a_large_batch_goes_another_way_to_the_same_answer() -> None:

@@ -5,8 +5,8 @@ one: a small balanced tree on top decides by one more feature, the tree's number
 then entered once per tree in a single call into scikit-learn's compiled walk, so every comparison (float32 rounding,
 ties, missing values) is the original's own. Leaves are added up in the original's order.
 
-For many rows at once the copies cost more than the calls they save; then the trees are walked one by one, as in the
-original but without its validation.
+For many rows at once the copies cost more than the calls they save; then small trees are looked up (see `bitmasks`),
+and others are walked one by one, as in the original but without its validation.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ondol.serving.engines import bitmasks
 from ondol.serving.engines.base import Matrix
 
 _FORESTS = frozenset({"RandomForestClassifier", "ExtraTreesClassifier", "RandomForestRegressor", "ExtraTreesRegressor"})
@@ -25,6 +26,12 @@ _SINGLE = frozenset({"DecisionTreeClassifier", "ExtraTreeClassifier", "DecisionT
 _BOOSTED = frozenset({"GradientBoostingClassifier", "GradientBoostingRegressor"})
 _MAX_COPIES = 20_000
 """Rows x trees in one call; more would leave the processor's cache."""
+
+_COPIES_BELOW_MASKS = 4_500
+"""Rows x trees up to which copies are cheaper than bit masks."""
+
+_MASKED_ROWS = 200
+"""Rows that are looked up at once."""
 
 
 def compile_model(model: Any) -> TreesEngine | None:
@@ -167,30 +174,38 @@ class TreesEngine:
         outputs: int = 1,
         rate: float = 1.0,
     ) -> None:
-        self._joined = joined
+        self.joined = joined
         self._classes = classes
         self._mean = mean
         self._start = start
         self._outputs = outputs
         self._rate = rate
-        # Where walking tree by tree becomes cheaper; found by `serving.engines.compiled` measuring both.
-        self.most_joined_rows = max(1, _MAX_COPIES // len(joined.trees))
+        self._masks = bitmasks.of_trees(joined.trees)
+        # Where another way becomes cheaper.
+        most = _MAX_COPIES if self._masks is None else _COPIES_BELOW_MASKS
+        self.most_joined_rows = max(1, most // len(joined.trees))
 
     def raw(self, rows: Matrix) -> NDArray[np.float64]:
         """Return the sum over the trees: class weights (n, classes), a value (n, 1), or scores (n, outputs)."""
         if len(rows) <= self.most_joined_rows:
-            leaves = self._joined.leaves(rows)
-            if self._start is None:
-                total: NDArray[np.float64] = _add_in_order(leaves)
-                return total / len(self._joined.trees) if self._mean else total
-            stages = (self._rate * leaves).reshape(-1, self._outputs, len(rows))
-            stages[0] += self._start[:, None]
-            return _add_in_order(stages).T
-        return self._one_by_one(rows)
+            return self._sum(self.joined.leaves(rows))
+        if self._masks is None or np.isnan(rows).any():
+            return self._one_by_one(rows)
+        starts = range(0, len(rows), _MASKED_ROWS)
+        return np.vstack([self._sum(self._masks.leaves(rows[start : start + _MASKED_ROWS])) for start in starts])
+
+    def _sum(self, leaves: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the sum of leaf values (trees, n, values) as `raw` does."""
+        if self._start is None:
+            total: NDArray[np.float64] = _add_in_order(leaves)
+            return total / len(self.joined.trees) if self._mean else total
+        stages = (self._rate * leaves).reshape(-1, self._outputs, leaves.shape[1])
+        stages[0] += self._start[:, None]
+        return _add_in_order(stages).T
 
     def _one_by_one(self, rows: Matrix) -> NDArray[np.float64]:
         narrow = np.ascontiguousarray(rows, dtype=np.float32)
-        trees = self._joined.trees
+        trees = self.joined.trees
         if self._start is not None:
             boosted = np.tile(self._start, (len(rows), 1))
             for index, tree in enumerate(trees):
