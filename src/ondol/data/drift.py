@@ -62,7 +62,7 @@ class ColumnDrift:
 
     column: str
     role: Literal["feature", "prediction"]
-    kind: Literal["number", "category", "missing"]
+    kind: Literal["number", "category", "missing", "embedding"]
     test: str
     effect: float
     p_value: float

@@ -17,7 +17,7 @@ import yaml
 from ondol.base import duration, errors, settings
 from ondol.formats import cron
 from ondol.records import codec
-from ondol.records.project import MonitoringSpec, MonitorSpec, Project, RetrainSpec
+from ondol.records.project import MonitoringSpec, MonitorSpec, Project, QuestionsSpec, RetrainSpec
 from ondol.records.rollout import STRATEGIES, JudgePolicy
 from ondol.records.signal import TRIGGERS
 
@@ -63,6 +63,8 @@ def parse(text: str, where: str = settings.PROJECT_FILE) -> Project:
     _check_monitoring(project.monitoring, where)
     for name, model in project.models.items():
         _check_season(model.monitor, project.monitoring, f"{where}: models.{name}.monitor")
+    for name, application in project.applications.items():
+        _check_questions(application.monitor, f"{where}: applications.{name}.monitor")
     _refuse_what_has_no_effect(project, where)
     return project
 
@@ -82,6 +84,18 @@ def _check_monitoring(monitoring: MonitoringSpec, where: str) -> None:
             where=where,
             code="INP-455",
         )
+
+
+def _check_questions(monitor: QuestionsSpec, where: str) -> None:
+    wrong = {
+        "window": (monitor.window, monitor.window == 0 or 30 <= monitor.window <= 5000, "0 (no watch), or 30 to 5000"),
+        "alpha": (monitor.alpha, 0.001 <= monitor.alpha < 1, "0.001 or more, below 1: 999 exchanges are tried"),
+        "effect": (monitor.effect, 0 <= monitor.effect <= 1, "from 0 to 1"),
+        "blocks": (monitor.blocks, monitor.blocks == 1 or 5 <= monitor.blocks <= 500, "1, or 5 to 500"),
+    }
+    for name, (value, fits, way_out) in wrong.items():
+        if not fits:
+            raise errors.InputError(f"{name} is {value!r}", where=where, way_out=f"{way_out}.", code="INP-590")
 
 
 def _check_season(monitor: MonitorSpec, monitoring: MonitoringSpec, where: str) -> None:

@@ -20,11 +20,14 @@ from ondol.formats import project as projects
 from ondol.loop import actions, alarms, quality, standing, watch
 from ondol.loop import signals as signalling
 from ondol.loop.actions import Action, ModelState
+from ondol.loop.questions import Questions
 from ondol.monitoring import pulse, retention
 from ondol.records.project import Project, RetrainSpec
+from ondol.records.retrieval import IndexOptions
 from ondol.records.rollout import Decision
 from ondol.records.signal import Retraining, RetrainingState
 from ondol.registry.models import RegisteredModel
+from ondol.retrieval import embedding
 from ondol.rollout import controller
 from ondol.store import releases, rollouts, routes, signals
 from ondol.store.blobs import Blobs
@@ -72,6 +75,9 @@ class Conductor:
     def __init__(self, store: Store, settings: Settings, hands: Hands, time_source: clock.Clock = clock.SYSTEM) -> None:
         self._store, self._settings, self._hands, self._clock = store, settings, hands, time_source
         self._blobs = Blobs(settings.blobs)
+        self._questions = Questions(
+            store, self._blobs, settings.home, lambda: embedding.make(IndexOptions(embedder="auto"))
+        )
         self._tidy_at = time_source.now() + _TIDY
         self._pulse = pulse.Pulse(store, "conductor")
 
@@ -108,13 +114,17 @@ class Conductor:
             self._try(f"watch {model}", partial(watch.look, self._store, self._blobs, model, spec.monitor))
             watched = quality.Watched(spec.monitor, project.policy(model), spec.evaluate.slices)
             self._try(f"quality {model}", partial(quality.look, self._store, self._blobs, model, watched))
+        for name, application in project.applications.items():
+            self._try(f"watch {name}", partial(self._questions.look, name, application.monitor))
         for name in (*project.models, *project.applications):
             hear = partial(signalling.look, self._store, self._settings, project, name, self._clock.now())
             self._try(f"signals {name}", hear)
             self._try(f"act {name}", partial(self._act, name, project))
 
     def _tidy(self, project: Project) -> None:
-        retention.tidy(self._store, self._blobs, project.monitoring, tuple(project.models), self._clock.now())
+        asked = [name for name, one in project.applications.items() if one.monitor.window]
+        watched = (*project.models, *asked)
+        retention.tidy(self._store, self._blobs, project.monitoring, watched, self._clock.now())
 
     def _try(self, what: str, do: Callable[[], object]) -> None:
         """One thing that fails must not keep the others from being done."""

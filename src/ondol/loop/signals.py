@@ -49,8 +49,6 @@ def _make(name: str, kind: SignalKind, key: str, reason: str, now: float, **evid
 
 def _findings(store: Store, project: Project, name: str, stable: str, now: float) -> Iterator[Signal]:
     """Drift and quality of the release that serves: one signal each, taken back when the next look is well again."""
-    if name not in project.models:
-        return
     for kind, bad in _WORSE.items():
         if kind not in project.retrain.on:
             continue

@@ -136,6 +136,26 @@ class IndexSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class QuestionsSpec:
+    """How what an application is asked is watched for drift, by the meaning of the questions."""
+
+    window: int = 500
+    """Requests per look; 0: no watch."""
+
+    alpha: float = 0.01
+    """Probability of a false alarm of one look."""
+
+    effect: float = 0.1
+    """Smaller changes do not matter, however certain: how much better than chance old and new can be told apart."""
+
+    blocks: int = 20
+    """Consecutive pieces of a window that are tested as whole pieces; 1: questions are independent of each other."""
+
+    reference: Literal["first", "last-good"] = "first"
+    """What a window is compared with: the first one, or the newest without drift."""
+
+
+@dataclass(frozen=True, slots=True)
 class ApplicationSpec:
     """One LLM application: what a release of it pins together."""
 
@@ -157,6 +177,7 @@ class ApplicationSpec:
     evaluation: str = ""
     """Suite that gates its releases."""
 
+    monitor: QuestionsSpec = field(default_factory=QuestionsSpec)
     rollout: JudgePolicy | None = None
     """How its candidates are tried, when not as the project's `rollout` says."""
 
