@@ -54,15 +54,15 @@ def served(home: Settings, store: Store, tmp_path: Path) -> Settings:
 @pytest.mark.timeout(240)
 def test_what_is_bad_is_rolled_back_and_what_is_equal_is_left_alone(served: Settings, store: Store) -> None:
     before = hashing.of_tree(served.project / "ondol.yaml")
-    card = play.play(served, "", SILENT, only=("bad model", "equal model", "cost"))
+    card = play.play(served, "", SILENT, only=("bad model", "failing model", "equal model", "cost"))
     found = {one.drill: one for one in card.outcomes}
-    assert [one.passed for one in found.values()] == [True, True, True], card
+    assert [one.passed for one in found.values()] == [True, True, True, True], card
     bad = found["bad model"]
     assert (bad.happened, bad.told) == ("rolled back", True)
     assert 0 < bad.hurt < 1000
     assert found["cost blow-up"].evidence["spent"] <= found["cost blow-up"].evidence["limit"] + 1e-9
     html = page.render(card)
-    assert "3 drills passed, 0 failed" in html
+    assert "4 drills passed, 0 failed" in html
     assert rollouts.of_service(store) == []  # nothing happened here
     assert alerts.every(store) == []
     assert hashing.of_tree(served.project / "ondol.yaml") == before
@@ -73,6 +73,16 @@ def test_without_a_champion_there_is_nothing_to_rehearse(home: Settings, store: 
     with pytest.raises(errors.NotFoundError) as caught:
         play.play(home, "", SILENT)
     assert caught.value.code == "NOF-451"
+
+
+def test_a_failing_mutant_behaves_until_its_time_has_come(tmp_path: Path) -> None:
+    model, frame = fitted()
+    mutant = mutants.make(model, Mutation("fails", once=str(tmp_path / "now")))
+    for _ in range(50):  # whoever loads it tries it before it is served
+        assert len(mutant.predict(frame)) == len(frame)
+    (tmp_path / "now").touch()
+    with pytest.raises(RuntimeError, match="on purpose"):
+        mutant.predict(frame)
 
 
 @pytest.mark.parametrize("change", ["unit", "stuck", "swapped", "inverted", "overconfident", "none"])

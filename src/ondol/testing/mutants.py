@@ -1,6 +1,7 @@
 """Models that are wrong on purpose: a fitted model with one thing changed, to see whether anybody notices.
 
-A mutant is pickled with the model it wraps, so whoever loads it needs this package. Changes of the input: another unit
+A mutant is pickled with the model it wraps, so whoever loads it needs this package. One that fails does so only once
+a file is there: whoever loads it may try it as often as it likes. Changes of the input: another unit
 of a column, a column that is stuck, two columns swapped. Changes of the answer: inverted, overconfident, fails, slow.
 """
 
@@ -8,12 +9,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-_WELL = 8  # calls before a failing model begins to fail: it must pass whoever tries it when it is loaded
 Change = Literal["unit", "stuck", "swapped", "inverted", "overconfident", "fails", "slow", "none"]
 
 
@@ -29,12 +30,19 @@ class Mutation:
     other: int = 0
     """The column that `swapped` swaps with."""
 
+    once: str = ""
+    """A file: `fails` and `slow` begin when it is there; empty: at once."""
+
+    def begun(self) -> bool:
+        """Whether the time has come to be wrong."""
+        return not self.once or Path(self.once).exists()
+
 
 class Mutant:
     """A model that answers like another one, but for one change."""
 
     def __init__(self, model: Any, mutation: Mutation) -> None:
-        self.model, self.mutation, self.calls = model, mutation, 0
+        self.model, self.mutation = model, mutation
         for name in ("classes_", "feature_names_in_", "n_features_in_", "n_outputs_"):
             if hasattr(model, name):
                 setattr(self, name, getattr(model, name))
@@ -69,12 +77,10 @@ class Mutant:
         elif mutation.change == "swapped":
             first, second = np.array(values[:, mutation.column]), np.array(values[:, mutation.other])
             values[:, mutation.column], values[:, mutation.other] = second, first
-        elif mutation.change == "slow":
+        elif mutation.change == "slow" and mutation.begun():
             time.sleep(mutation.amount)
-        elif mutation.change == "fails":
-            self.calls += 1
-            if self.calls > _WELL and np.random.default_rng().random() < mutation.amount:
-                raise RuntimeError("this model fails on purpose")
+        elif mutation.change == "fails" and mutation.begun() and np.random.default_rng().random() < mutation.amount:
+            raise RuntimeError("this model fails on purpose")
         return changed
 
 

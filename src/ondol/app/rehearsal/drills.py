@@ -78,11 +78,16 @@ class Drills:
     def __init__(self, stage: Stage, traffic: Traffic, requests: int = REQUESTS) -> None:
         self._stage, self._traffic, self._requests = stage, traffic, requests
         self._champion = _load(stage)
+        self._flag = stage.settings.home / "drill-begins"
+        """Failing and slow mutants behave until this file is there: it is written when their trial's requests begin."""
 
     def all(self) -> Iterator[tuple[str, Callable[[], Outcome]]]:
         """Yield each drill's name and how to play it."""
         yield "bad model", lambda: self._mutant("bad model", Mutation("inverted"))
-        yield "failing model", lambda: self._mutant("failing model", Mutation("fails", amount=0.5))
+        yield (
+            "failing model",
+            lambda: self._mutant("failing model", Mutation("fails", amount=0.5, once=str(self._flag))),
+        )
         yield "late labels", self._late_labels
         yield "latency regression", self._slow
         for name, mutation in self._subtle():
@@ -152,6 +157,7 @@ class Drills:
 
     def _trial(self, name: str, mutation: Mutation, late: bool = False) -> Trial:
         stage = self._stage
+        self._flag.unlink(missing_ok=True)
         digest = self._release(name, mutation)
         rollout = looping.wait_rollout(stage.store, stage.model, digest, 30.0)
 
@@ -161,6 +167,7 @@ class Drills:
         wait(lambda: ended() or _has_loaded(stage, digest), 30.0)
         if failed := _load_failure(stage, digest):
             raise errors.StateError(f"the mutant does not load: {failed}", code="STA-453")
+        self._flag.touch()
         began = time.monotonic()
         sent = self._traffic.send(self._requests, ended, late=late)
         wait(ended, 5.0 if late else 2.0)
@@ -217,7 +224,7 @@ class Drills:
 
     def _slow(self) -> Outcome:
         since, watched = time.time(), self._stage.project.policy(self._stage.model).metrics
-        trial = self._trial("latency regression", Mutation("slow", amount=0.05))
+        trial = self._trial("latency regression", Mutation("slow", amount=0.05, once=str(self._flag)))
         caught = trial.rollout.state == "rolled_back"
         happened = "rolled back" if caught else f"not noticed after {trial.sent:,} requests"
         if not caught and not any(one.startswith("latency") for one in watched):
