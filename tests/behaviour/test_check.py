@@ -166,3 +166,40 @@ def test_what_kustomize_builds_is_checked_from_standard_input(tmp_path: Path) ->
     line = built.stdout.splitlines().index("    tolerations: []") + 1
     assert f"-:{line}: error: spec.predictor.tolerations" in done.stdout
     assert check(tmp_path, ".").returncode == 0  # the patch alone is no manifest
+
+
+RUNTIME = """\
+apiVersion: serving.kserve.io/v1alpha1
+kind: ServingRuntime
+metadata: {name: team-server}
+spec:
+  supportedModelFormats: [{name: team-format, autoSelect: true}]
+  containers: [{name: kserve-container, image: "team/server:v1"}]
+"""
+SERVICE = """\
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {name: iris}
+spec:
+  predictor:
+    model: {modelFormat: {name: team-format}, storageUri: models/iris, args: [--fast]}
+  transformer:
+    containers: [{name: kserve-container, image: "team/transformer:v1"}]
+"""
+
+
+def test_images_without_a_rule_are_said_of_services_and_of_the_runtime_they_get(tmp_path: Path) -> None:
+    (tmp_path / "ondol.yaml").write_text("name: x\n")
+    (tmp_path / "runtime.yaml").write_text(RUNTIME)
+    (tmp_path / "service.yaml").write_text(SERVICE)
+    done = check(tmp_path, "service.yaml")
+    assert done.returncode == 2
+    assert (
+        "service.yaml:6: error: spec.predictor.model: ServingRuntime 'team-server': image 'team/server:v1'"
+        in done.stdout
+    )
+    assert "service.yaml:8: error: spec.transformer.containers[0].image: image 'team/transformer:v1'" in done.stdout
+    (tmp_path / "ondol.yaml").write_text('name: x\nimages: {"team/*": {command: [python, server.py]}}\n')
+    assert check(tmp_path, ".").returncode == 0
+    (tmp_path / "runtime.yaml").unlink()
+    assert "no runtime here supports it" in check(tmp_path, "service.yaml").stdout

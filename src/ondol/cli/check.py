@@ -39,8 +39,8 @@ def command(paths: tuple[Path, ...], fix: bool, as_json: bool) -> int:
     """Check foreign files: what is wrong, not honoured here, or without effect.
 
     KServe manifests, KFP pipelines (.py or compiled), ondol.yaml, prompts, guardrails and evaluation suites, in files
-    or anywhere below folders. A pipeline's .py is compiled, which runs its module. Exit code 2 when something is
-    refused.
+    or anywhere below folders; container images, too, that `images` of ondol.yaml gives no meaning. A pipeline's .py is
+    compiled, which runs its module. Exit code 2 when something is refused.
     """
     findings: list[Finding] = []
     checked: list[Json] = []

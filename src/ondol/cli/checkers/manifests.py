@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ondol.backends.local import serving_runtimes
+from ondol.backends.local import containers, serving_runtimes
 from ondol.base import errors
 from ondol.cli import context
 from ondol.cli.checkers.findings import Finding, SourceFile
-from ondol.formats import serving_runtime
+from ondol.formats import inference_service, serving_runtime
 from ondol.formats.resource import documents
 from ondol.formats.resource.checking import Problem
 from ondol.formats.resource.documents import Document
@@ -43,9 +43,37 @@ def check(file: SourceFile) -> Iterator[Finding]:
         found = serving_runtime.check(document.manifest, lambda: runtimes)
         for problem in found.problems:
             yield _finding(document, problem)
+        if not found.problems and document.manifest["kind"] == inference_service.KIND:
+            yield from _servers(document, runtimes)
         for note in found.notes:
             field, _, said = note.partition(": ")
             yield Finding(document.source, document.line(field), field, said, "note")
+
+
+def _servers(document: Document, runtimes: list[ServingRuntime]) -> Iterator[Finding]:
+    """Say of every container that would run, a chosen runtime's too, why it cannot: its image has no rule, mostly."""
+    settings = context.load_settings()
+    service, chosen = serving_runtime.settled(document.manifest, runtimes)
+    paths = inference_service.predictors(document.manifest)
+    predictors = [service.predictor, *(one.predictor for one in service.canary)]
+    parts = [
+        (path, part if runtime is None else serving_runtime.as_server(service, part, runtime), runtime)
+        for path, part, runtime in zip(paths, predictors, chosen, strict=True)
+    ]
+    around = (("spec.transformer", service.transformer), ("spec.explainer", service.explainer))
+    parts += [(path, part, None) for path, part in around if part is not None]
+    for path, part, runtime in parts:
+        if part.server is None:
+            continue
+        place = f"{runtime.kind} {runtime.name!r}: " if runtime else ""
+        try:
+            containers.worker(service, path.rpartition(".")[2], part, settings, f"{path}.containers[0]")
+        except errors.InputError as error:
+            field = f"{path}.model" if runtime else error.where
+            message = f"{place}{error.message}"
+            yield Finding(
+                document.source, document.line(field), field, message, "error", error.way_out, error.code
+            )  # fmt: skip
 
 
 def _beside(file: SourceFile) -> Iterator[ServingRuntime]:
