@@ -98,16 +98,22 @@ from ondol.store.connection import Store
 home = Path(sys.argv[1])
 settings = Settings(home=home, project=home)
 with Store(settings.database) as store:
-    runner.run(Path(sys.argv[2]), {}, store=store, settings=settings)
+    runner.run(Path(sys.argv[2]), {}, store=store, settings=settings, in_process=sys.argv[3] == "True")
 """
 
+OURS = {"ondol": False, "ondol --in-process": True}
+"""Our two modes, and whether steps share processes in them."""
+
 PEERS = {
-    "prefect": (["prefect"], "prefect_flow.py", "task states in SQLite; results in memory"),
+    "prefect": (["prefect", "fastapi<0.140"], "prefect_flow.py", "task states in SQLite; results in memory"),
     "dagster": (["dagster"], "dagster_job.py", "events in SQLite, outputs in files; all steps in one process"),
     "zenml": (["zenml[local]"], "zenml_pipeline.py", "runs in SQLite, outputs as artifacts in files; one process"),
     "metaflow": (["metaflow", "setuptools<81"], "metaflow_flow.py", "state and artifacts in files; a process a step"),
 }
-"""Each peer: what is installed, its flow, and what it persists."""
+"""Each peer: what is installed, its flow, and what it persists.
+
+Prefect asks for any FastAPI below 1, and its server fails to start with later ones than this.
+"""
 
 
 def python(
@@ -134,18 +140,19 @@ def python(
     return time.perf_counter() - start, (done.stdout.strip().splitlines() or [""])[-1]
 
 
-def ours(folder: Path) -> dict[str, Any]:
-    """Measure our runner: per step warm, reused, in an environment of its own, side by side, and a cold process."""
+def ours(folder: Path, in_process: bool) -> dict[str, Any]:
+    """Measure our runner in one of its modes: per step warm, reused, in an environment of its own, side by side, and a cold process."""
     from ondol.base.settings import Settings
     from ondol.pipelines import runner
     from ondol.store.connection import Store
 
-    settings = Settings(home=folder / "home", project=folder)
+    settings = Settings(home=folder / f"home-{in_process}", project=folder)
     warm, reused, side, packaged = [], [], [], []
     with Store(settings.database) as store:
 
-        def run(name: str, number: int) -> Any:
-            return runner.run(folder / f"{name}.yaml", {"number": number}, store=store, settings=settings)
+        def run(name: str, number: int, use_cache: bool = True) -> Any:
+            given, how = {"number": number}, {"store": store, "settings": settings, "in_process": in_process}
+            return runner.run(folder / f"{name}.yaml", given, **how, use_cache=use_cache)
 
         def between(name: str, number: int) -> float:
             """Return seconds from the first step's start to the last one's; the first waits for the worker."""
@@ -159,10 +166,12 @@ def ours(folder: Path) -> dict[str, Any]:
             reused.append((time.perf_counter() - start) / STEPS)
             packaged.append(between("packages", number))
             begin = time.perf_counter()
-            runner.run(folder / "wide.yaml", {"number": number}, store=store, settings=settings, use_cache=False)
+            run("wide", number, use_cache=False)
             side.append(time.perf_counter() - begin)
     cold = [
-        python(["-c", _OURS_COLD], str(folder / f"cold{number}"), str(folder / "chain.yaml"))[0]
+        python(
+            ["-c", _OURS_COLD], str(folder / f"cold-{in_process}-{number}"), str(folder / "chain.yaml"), str(in_process)
+        )[0]
         for number in range(ROUNDS)
     ]
     return {
@@ -171,7 +180,7 @@ def ours(folder: Path) -> dict[str, Any]:
         "reused_step": min(reused),
         "environment_step": min(packaged),
         "wide": min(side),
-        "persists": "every state, input, output and log; a process a step",
+        "persists": f"every state, input, output and log; {'warm processes' if in_process else 'a process a step'}",
     }
 
 
@@ -195,6 +204,8 @@ def peer(name: str, folder: Path) -> dict[str, Any]:
         "PREFECT_LOGGING_LEVEL": "ERROR",
         "ZENML_LOGGING_VERBOSITY": "ERROR",
         "ZENML_ANALYTICS_OPT_IN": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }
     file = str(HERE / "peers" / "pipelines" / flow)
@@ -226,11 +237,11 @@ def installed(name: str, packages: list[str]) -> str:
 def show(name: str, figures: dict[str, Any]) -> None:
     """Print one line of the table."""
     if "failed" in figures:
-        print(f"{name:>10}  not measured: {figures['failed']}", flush=True)
+        print(f"{name:>18}  not measured: {figures['failed']}", flush=True)
         return
     step, cold, side = figures["chain_step"] * 1000, figures["cold"], figures["wide"]
-    print(f"{name:>10}  {step:9.1f} ms a step  {cold:7.2f} s cold  {side:7.2f} s ten side by side", flush=True)
-    print(f"{'':>10}  {figures['persists']}", flush=True)
+    print(f"{name:>18}  {step:9.1f} ms a step  {cold:7.2f} s cold  {side:7.2f} s ten side by side", flush=True)
+    print(f"{'':>18}  {figures['persists']}", flush=True)
 
 
 def main(quick: bool = False) -> None:
@@ -239,20 +250,22 @@ def main(quick: bool = False) -> None:
         folder = Path(place)
         (folder / "bench_flows.py").write_text(_PIPELINE, encoding="utf-8")
         python(["-c", _COMPILE], place)
-        results["ondol"] = ours(folder)
-        show("ondol", results["ondol"])
+        for name, in_process in OURS.items():
+            results[name] = ours(folder, in_process)
+            show(name, results[name])
         for name in ("kfp.local", *(() if quick else PEERS)):
             try:
                 results[name] = kfp_local(folder, not quick) if name == "kfp.local" else peer(name, folder)
             except (RuntimeError, OSError, subprocess.SubprocessError, ValueError) as error:
                 results[name] = {"failed": str(error)[-300:]}
             show(name, results[name])
-    mine = results["ondol"]
+    mine, inside = results["ondol"], results["ondol --in-process"]
     for name, theirs in results.items():
         if "chain_step" in theirs:
             theirs["times_ours_per_step"] = round(theirs["chain_step"] / mine["chain_step"], 2)
+            theirs["times_ours_per_step_in_process"] = round(theirs["chain_step"] / inside["chain_step"], 2)
             theirs["times_ours_cold"] = round(theirs["cold"] / mine["cold"], 2)
-        if name != "ondol" and "environment_step" in theirs:
+        if name not in OURS and "environment_step" in theirs:
             theirs["times_ours_with_environment"] = round(theirs["environment_step"] / mine["environment_step"], 1)
     load = os.getloadavg()[0]
     print(json.dumps({"steps": STEPS, "load_average": round(load, 1), "processors": os.cpu_count(), **results}))

@@ -14,11 +14,16 @@ import joblib
 import msgspec
 import pytest
 from sklearn.linear_model import LogisticRegression
+from tests.behaviour import pipeline_tools
 from tests.conftest import ControlProcess
 
-from ondol.app import running
+from ondol.app import looping, running
+from ondol.backends.local import model_source
 from ondol.base import errors, hashing
+from ondol.base.progress import SILENT
+from ondol.pipelines.importing import Fetch
 from ondol.records.pipeline import Artifact, PipelineRun, TaskRun
+from ondol.records.project import Project
 from ondol.records.release import ModelManifest, Release
 from ondol.records.rollout import Route
 from ondol.registry import agreement
@@ -77,6 +82,31 @@ def test_mlflow_loads_what_was_registered(control: ControlProcess, registry: Reg
         [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_a_pipeline_imports_the_version_that_an_alias_means_now(
+    control: ControlProcess, registry: RegistryClient, model_file: Path, tmp_path: Path
+) -> None:
+    name, source = new_name(), pipeline_tools.compile_samples(tmp_path) / "imported_model.yaml"
+    project = Project("imports")
+    loop = looping.context(control.store, control.settings, project, SILENT)
+
+    def contents(registry: Fetch | None, uri: str = f"models:/{name}@champion") -> TaskRun:
+        done = pipeline_tools.run(source, control.store, control.settings, {"uri": uri}, registry=registry)
+        task: TaskRun = pipeline_tools.task(done, "contents")
+        assert "MLmodel" in task.parameters["Output"]
+        return task
+
+    registry.register(name, model_file, aliases=["champion"])
+    assert not contents(model_source.for_importers(control.settings)).cached
+    assert contents(loop.importers).cached
+    assert contents(loop.importers, f"models:/{name}/1").cached
+    joblib.dump(LogisticRegression().fit([[0.0, 9.0], [1.0, 1.0]], [0, 1]), model_file)
+    registry.register(name, model_file, aliases=["champion"])
+    assert not contents(loop.importers).cached
+    with pytest.raises(errors.NotFoundError, match="name=nobody"):
+        contents(loop.importers, "models:/nobody/1")
 
 
 def test_a_file_that_is_no_model_is_refused_and_leaves_no_version(registry: RegistryClient, tmp_path: Path) -> None:

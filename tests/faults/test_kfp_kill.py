@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -18,6 +19,7 @@ import yaml
 from tests.behaviour import pipeline_tools as tools
 from tests.conftest import end, new_settings, start_control
 
+from ondol.app import running
 from ondol.base.settings import Address, Settings
 from ondol.pipelines import runner
 
@@ -98,6 +100,31 @@ def test_a_killed_runner_is_taken_up_and_finished_steps_are_kept(
         server.again()
     tools.wait_until(lambda: server.ask("GET", f"/runs/{run}")["state"] == "SUCCEEDED", 60)
     assert [said(path).count(step) for step in ("first", "third")] == [1, 1]
+
+
+@pytest.mark.parametrize("how", [[], ["--in-process"]])
+def test_a_killed_run_of_the_command_line_ends_once_control_is_up(
+    server: Server, specs: dict[str, Any], tmp_path: Path, how: list[str]
+) -> None:
+    server.kill()
+    source, path, gate = tmp_path / "held.yaml", tmp_path / "lines.txt", tmp_path / "gate"
+    source.write_text(yaml.safe_dump(specs["held"]))
+    words = ["run", str(source), "-p", f"path={path}", "-p", f"gate={gate}", *how]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ondol.cli.main", *words],
+        env=running.environment(server.settings),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    tools.wait_until(lambda: path.exists() and len(path.read_text().splitlines()) == 2, 60)
+    process.kill()
+    process.wait()
+    gate.touch()
+    assert said(path) == ["first", "second"]
+    server.again()
+    (run,) = server.ask("GET", "/runs")["runs"]
+    tools.wait_until(lambda: server.ask("GET", f"/runs/{run['run_id']}")["state"] == "SUCCEEDED", 60)
+    assert said(path) == ["first", "second", "second", "third"]
 
 
 def test_every_due_run_is_asked_for_once_whoever_is_killed(server: Server, specs: dict[str, Any]) -> None:

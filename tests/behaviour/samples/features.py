@@ -264,6 +264,19 @@ def imported(path: str):
 
 
 @component
+def contents(model: Input[Model]) -> List[str]:
+    import os
+
+    return sorted(os.listdir(model.path))
+
+
+@dsl.pipeline(name="imported-model")
+def imported_model(uri: str):
+    model = dsl.importer(artifact_uri=uri, artifact_class=Model)
+    contents(model=model.output)
+
+
+@component
 def count_line(path: str, text: str) -> str:
     with open(path, "a") as file:
         file.write(text + "\n")
