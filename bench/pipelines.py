@@ -141,7 +141,7 @@ def python(
 
 
 def ours(folder: Path, in_process: bool) -> dict[str, Any]:
-    """Measure our runner in one of its modes: per step warm, reused, in an environment of its own, side by side, and a cold process."""
+    """Measure one of our modes: a step warm, reused and in an environment of its own, ten side by side, a cold process."""
     from ondol.base.settings import Settings
     from ondol.pipelines import runner
     from ondol.store.connection import Store
@@ -151,8 +151,14 @@ def ours(folder: Path, in_process: bool) -> dict[str, Any]:
     with Store(settings.database) as store:
 
         def run(name: str, number: int, use_cache: bool = True) -> Any:
-            given, how = {"number": number}, {"store": store, "settings": settings, "in_process": in_process}
-            return runner.run(folder / f"{name}.yaml", given, **how, use_cache=use_cache)
+            return runner.run(
+                folder / f"{name}.yaml",
+                {"number": number},
+                store=store,
+                settings=settings,
+                use_cache=use_cache,
+                in_process=in_process,
+            )
 
         def between(name: str, number: int) -> float:
             """Return seconds from the first step's start to the last one's; the first waits for the worker."""
