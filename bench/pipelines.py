@@ -112,7 +112,7 @@ PEERS = {
 }
 """Each peer: what is installed, its flow, and what it persists.
 
-Prefect asks for any FastAPI below 1, and its server fails to start with later ones than this.
+Prefect asks for any FastAPI below 1, but its server did not start with FastAPI 0.165.
 """
 
 
@@ -141,7 +141,7 @@ def python(
 
 
 def ours(folder: Path, in_process: bool) -> dict[str, Any]:
-    """Measure one of our modes: a step warm, reused and in an environment of its own, ten side by side, a cold process."""
+    """Measure one of our modes: a step warm, reused, in an environment of its own; ten side by side; a cold process."""
     from ondol.base.settings import Settings
     from ondol.pipelines import runner
     from ondol.store.connection import Store
