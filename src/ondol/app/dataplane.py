@@ -14,8 +14,10 @@ import importlib
 import importlib.util
 import logging
 import os
+import signal
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,9 @@ DRAIN_SECONDS = 8
 _OPEN = ("/readyz", "/livez", "/v2/health/live", "/v2/health/ready")
 _OPENAI = "ondol.api.openai.door"
 
+OPENAI_WAITS_SECONDS = 5.0
+"""How long the door to language models lets models load before it is imported."""
+
 
 class DataPlane:
     """The ASGI application and everything behind it."""
@@ -70,6 +75,8 @@ class DataPlane:
         self.door = KServeDoor(self.models, self.context, store)
         self.graphs = GraphDoor(self.door.handle, self.metrics, settings.propagate_headers)
         self.openai: Any = None
+        self._opening: asyncio.Task[None] | None = None
+        self._asked = asyncio.Event()
         self.grpc: Any = None
         self._manifests = -1
         """Version of the newest change of a manifest that was read."""
@@ -88,13 +95,36 @@ class DataPlane:
         await asyncio.to_thread(self.routes.start)
         self.routes.subscribe(self.models.follow)
         if importlib.util.find_spec("ondol.api.openai") and importlib.util.find_spec(_OPENAI):
-            door = importlib.import_module(_OPENAI).OpenAIDoor
-            self.openai = door(self.store, self.settings, self.routes, self.request_log)
-            await self.openai.start()
-            self._read_language_models()
-            self.context.spans = self.openai.services.spans
+            self._opening = asyncio.get_running_loop().create_task(self._open_openai())
         if self.settings.grpc is not None:
             await self._start_grpc(self.settings.grpc)
+
+    async def _open_openai(self) -> None:
+        """Open the door to language models once models answer, or as soon as somebody is at it.
+
+        Importing it takes as long as importing scikit-learn does, and no model's first answer needs it. Until it is
+        open this process is not ready. What cannot be opened, a broken project for instance, ends the process.
+        """
+        deadline = time.monotonic() + OPENAI_WAITS_SECONDS
+        while not (self.models.settled or self._asked.is_set() or time.monotonic() > deadline):
+            await asyncio.sleep(0.01)
+        try:
+            module = await asyncio.to_thread(importlib.import_module, _OPENAI)
+            door = module.OpenAIDoor(self.store, self.settings, self.routes, self.request_log)
+            await door.start()
+        except Exception as error:
+            log.error("the door to language models cannot be opened", exc_info=error)
+            signal.raise_signal(signal.SIGTERM)
+            raise
+        self.openai = door
+        self.context.spans = door.services.spans
+        self._read_language_models()
+
+    async def _ask_openai(self, scope: Any, receive: Any, send: Any) -> None:
+        if self.openai is None and self._opening is not None:
+            self._asked.set()
+            await asyncio.shield(self._opening)
+        await self.openai(scope, receive, send)
 
     async def _start_grpc(self, address: Address) -> None:
         """Serve gRPC as well; its library is imported beside what loads already."""
@@ -116,6 +146,9 @@ class DataPlane:
         if self.grpc is not None:
             await self.grpc.stop(DRAIN_SECONDS)
         await self.graphs.close()
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
         if self.openai is not None:
             await self.openai.stop()
         await asyncio.to_thread(self.routes.stop)
@@ -201,8 +234,8 @@ class DataPlane:
             return
         path: str = scope["path"]
         allowed = not self._key or _has_key(dict(scope["headers"]), self._key)
-        if path.startswith("/openai/v1") and self.openai is not None and allowed:
-            await self.openai(scope, receive, send)
+        if path.startswith("/openai/v1") and self._opening is not None and allowed:
+            await self._ask_openai(scope, receive, send)
             return
         await self._answer(scope, receive, send, self.respond)
 
@@ -240,7 +273,8 @@ class DataPlane:
         if self.door.handle(method, path, headers, body, reply):
             return
         if path == "/readyz":
-            ready = self.models.settled and not self.door.draining
+            opened = self.openai is not None or self._opening is None
+            ready = self.models.settled and opened and not self.door.draining
             states = self.models.states()
             grpc_at = str(self.settings.grpc or OFF)
             document = {"ready": ready, "services": states, "grpc": grpc_at}

@@ -8,19 +8,34 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+import threading
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+
+
+class _Hiding(MetaPathFinder):
+    """Says that there is no pandas, to threads that import scikit-learn; any other thread finds it meanwhile."""
+
+    def __init__(self) -> None:
+        self.threads: set[int] = set()
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: object = None) -> None:
+        if fullname == "pandas" and threading.get_ident() in self.threads:
+            raise ModuleNotFoundError("pandas is not imported together with scikit-learn", name=fullname)
+
+
+_hiding = _Hiding()
 
 
 def import_sklearn() -> None:
-    """Import scikit-learn, pretending for that moment that there is no pandas.
-
-    To be called before anything else in the process may want pandas: another thread would not find it meanwhile.
-    """
+    """Import scikit-learn, pretending to this thread that there is no pandas, unless one of them is there already."""
     if "sklearn" in sys.modules or "pandas" in sys.modules:
         return
-    modules: dict[str, Any] = sys.modules
-    modules["pandas"] = None  # what Python itself puts there for "not to be imported"
+    if _hiding not in sys.meta_path:
+        sys.meta_path.insert(0, _hiding)  # for good: if it were taken out, a thread at the list would miss the next one
+    me = threading.get_ident()
+    _hiding.threads.add(me)
     try:
         importlib.import_module("sklearn")
     finally:
-        del modules["pandas"]
+        _hiding.threads.discard(me)
