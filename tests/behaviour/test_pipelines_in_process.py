@@ -112,6 +112,13 @@ def test_a_step_with_a_limit_or_an_earlier_attempt_gets_a_process_of_its_own_and
     assert again.state == "succeeded"
 
 
+def test_what_a_step_registered_for_the_end_of_python_runs_at_the_end_of_the_run(
+    samples: Path, home: Settings, store: Store, tmp_path: Path
+) -> None:
+    tools.run(samples / "registering.yaml", store, home, {"path": str(tmp_path / "said")}, in_process=True)
+    assert (tmp_path / "said").read_text() == "the end"
+
+
 def test_the_command_says_which_steps_share_no_process(
     samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,9 +57,15 @@ class Host:
             return None
         return int(said) if said else None
 
+    def dismiss(self) -> None:
+        """Let the host end, with all that Python does at its end, as soon as it is idle."""
+        if self._requests >= 0:
+            os.close(self._requests)
+            self._requests = -1
+
     def close(self) -> None:
-        """Let go of the host; it ends when it is idle."""
-        os.close(self._requests)
+        """Let go of a host that has ended, or is another process' to deal with."""
+        self.dismiss()
         os.close(self.answers)
 
     # ------------------------------------------------------------ the forked end

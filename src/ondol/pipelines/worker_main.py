@@ -417,13 +417,16 @@ class Warm:
     def end(self) -> None:
         for pid, step in self.steps.items():
             step.ask(pid)
+        for host in self.hosts.values():
+            host.dismiss()
         deadline = time.monotonic() + limits.GRACE
-        while self.steps and time.monotonic() < deadline:
+        while (self.steps or self.hosts) and time.monotonic() < deadline:
             self.reap()
             time.sleep(0.01)
         for pid, step in self.steps.items():
             step.insist(pid, step.last_call + 1)
         self.steps.clear()
+        self.hosts.clear()
         self.end_orphans()
 
 

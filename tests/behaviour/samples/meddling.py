@@ -89,6 +89,19 @@ def leaving(how: str):
 
 
 @component
+def register(path: str):
+    import atexit
+    import pathlib
+
+    atexit.register(pathlib.Path(path).write_text, "the end")
+
+
+@dsl.pipeline(name="registering")
+def registering(path: str):
+    register(path=path)
+
+
+@component
 def own(number: int = 0) -> int:
     import os
 
