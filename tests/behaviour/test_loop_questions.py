@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondol.base import errors
@@ -62,6 +62,7 @@ def test_equal_sets_are_as_often_significant_as_alpha_says_and_other_ones_always
     assert other.effect > 0.6
 
 
+@settings(deadline=None)
 @given(st.integers(30, 60), st.integers(30, 60), st.sampled_from([1, 5, 20]))
 def test_any_two_sets_give_an_effect_and_shares_that_add_up(first: int, second: int, blocks: int) -> None:
     generator = np.random.default_rng(first * 100 + second)

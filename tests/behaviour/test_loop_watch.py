@@ -234,3 +234,23 @@ def test_the_last_good_window_is_what_it_is_compared_with_when_the_project_says_
         found.append(watched.look(good))
     assert [one.verdict for one in found if one] == ["stable", "stable", "drift"]
     assert [one.evidence["reference"]["rows"] for one in found if one] == [1000, 200, 200]
+
+
+@pytest.mark.slow
+def test_a_window_too_large_to_be_read_is_counted_over_many_looks_and_crashes(watched: Watched) -> None:
+    spec = MonitorSpec(window=21_000, blocks=20)
+    watched.send(rows(21_000, watched.generator))
+    shifted = rows(21_000, watched.generator, shift=1.0)
+    watched.send(shifted)
+    found: list[Decision] = []
+    for _ in range(200):
+        decision = watched.look(spec)  # every look begins from what is on record, as after a kill
+        found += [decision] if decision else []
+        if len(found) == 2:
+            break
+    assert [one.verdict for one in found] == ["stable", "drift"]
+    assert [one.evidence["window"] for one in found] == [[0, 21_000], [21_000, 42_000]]
+    report = found[1].evidence["report"]
+    assert report["current_rows"] == 21_000
+    assert {one["column"] for one in report["columns"] if one["drifted"]} == {"income"}
+    assert watched.look(spec) is None

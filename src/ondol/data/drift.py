@@ -25,16 +25,17 @@ from numpy.typing import NDArray
 
 from ondol.base import errors
 from ondol.data import tables
+from ondol.data.exchanges import Exchanges
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
-_CELLS = 256  # steps of the cumulative distribution in permutation tests
+CELLS = 256  # steps of the cumulative distribution in permutation tests
 _RARE = 5.0  # categories expected less often in either table are counted together (Cochran's rule)
-_MANY = 1000  # distinct texts; more are names of things, not categories
-_MIN_ROWS = 30
-_MOST_PERMUTATIONS = 10_000  # a matter of seconds and memory
+MANY = 1000  # distinct texts; more are names of things, not categories
+MIN_ROWS = 30
+MOST_PERMUTATIONS = 10_000  # a matter of seconds and memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,9 @@ class DriftReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Difference:
+class Difference:
+    """One column's difference, before anything is corrected for the number of columns."""
+
     column: str
     kind: Literal["number", "category", "missing"]
     test: str
@@ -138,11 +141,9 @@ def compare(
     if prediction and prediction not in names:
         names.append(prediction)
     skipped: list[str] = []
-    # A permutation test's smallest p-value is 1 / (permutations + 1): one column must be able to stand out among all.
-    enough = min(math.ceil(2 * len(names) / options.alpha), _MOST_PERMUTATIONS)
-    options = replace(options, permutations=max(options.permutations, enough))
+    options = enough(options, len(names))
     blocks = _Blocks(reference, current, options) if options.block else None
-    found: list[_Difference] = []
+    found: list[Difference] = []
     for name in names:
         if name == options.block:
             continue
@@ -151,12 +152,22 @@ def compare(
             continue
         found.extend(_differences(name, reference[name], current[name], blocks, skipped))
     skipped.extend(f"{name}: not in the reference" for name in current.columns if name not in reference.columns)
-    return _report(found, skipped, len(reference), len(current), prediction, options)
+    return report(found, skipped, len(reference), len(current), prediction, options)
 
 
-def _report(
-    found: list[_Difference], skipped: list[str], before: int, after: int, prediction: str, options: Options
+def enough(options: Options, columns: int) -> Options:
+    """Return options with so many permutations that one of the columns can stand out among all of them.
+
+    A permutation test's smallest p-value is 1 / (permutations + 1).
+    """
+    least = min(math.ceil(2 * columns / options.alpha), MOST_PERMUTATIONS)
+    return replace(options, permutations=max(options.permutations, least))
+
+
+def report(
+    found: list[Difference], skipped: list[str], before: int, after: int, prediction: str, options: Options
 ) -> DriftReport:
+    """Correct the p-values for their number and say which columns have drifted."""
     adjusted = benjamini_hochberg([one.p_value for one in found])
     rows = [
         ColumnDrift(
@@ -217,12 +228,7 @@ class _Blocks:
                 way_out="Name a column with more values, or leave --block out.",
                 code="INP-060",
             )
-        generator = np.random.default_rng(options.seed)
-        member = np.zeros((options.permutations, self.count))
-        for row in member:
-            row[generator.permutation(self.count)[: len(names_first)]] = 1.0
-        self.member = member
-        self.observed = np.concatenate([np.ones(len(names_first)), np.zeros(len(names_second))])
+        self.exchanges = Exchanges(len(names_first), len(names_second), options.permutations, options.seed)
 
     def p_value(self, cells: NDArray[np.intp], size: int, cumulative: bool) -> float:
         """Return the permutation p-value of the distance between the tables' distributions over `size` cells.
@@ -232,48 +238,31 @@ class _Blocks:
         kept = cells >= 0
         flat = self.codes[kept] * size + cells[kept]
         counts = np.bincount(flat, minlength=self.count * size).reshape(self.count, size).astype(np.float64)
-        # Every block weighs the same: where one table's blocks are the larger ones, weighing rows would let a shuffle
-        # mix large and small ones, which vary less than the tables themselves do, and chance would pass for drift.
-        counts /= np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        observed = _distances(self.observed[None, :], counts, cumulative)[0]
-        shuffled = _distances(self.member, counts, cumulative)
-        # One is added to both: the observed arrangement is one of the possible ones.
-        return float((1 + np.sum(shuffled >= observed - 1e-12)) / (1 + len(shuffled)))
-
-
-def _distances(member: Floats, counts: Floats, cumulative: bool) -> Floats:
-    first = member @ counts
-    second = counts.sum(axis=0) - first
-    first = first / np.maximum(first.sum(axis=1, keepdims=True), 1e-9)
-    second = second / np.maximum(second.sum(axis=1, keepdims=True), 1e-9)
-    gap = first - second
-    if cumulative:
-        return np.asarray(np.abs(np.cumsum(gap, axis=1)).max(axis=1), dtype=np.float64)
-    return np.asarray(np.abs(gap).sum(axis=1) / 2, dtype=np.float64)
+        return self.exchanges.p_value(counts, cumulative)
 
 
 def _differences(
     name: str, first: pd.Series[Any], second: pd.Series[Any], blocks: _Blocks | None, skipped: list[str]
-) -> list[_Difference]:
+) -> list[Difference]:
     from pandas.api import types
 
     found = []
     if bool(first.isna().any()) or bool(second.isna().any()):
         found.append(_missing(name, first, second, blocks))
-    if min(int(first.notna().sum()), int(second.notna().sum())) < _MIN_ROWS:
-        skipped.append(f"{name}: fewer than {_MIN_ROWS} values")
+    if min(int(first.notna().sum()), int(second.notna().sum())) < MIN_ROWS:
+        skipped.append(f"{name}: fewer than {MIN_ROWS} values")
         return found
     numeric = all(types.is_numeric_dtype(one) and not types.is_bool_dtype(one) for one in (first, second))
     if numeric:
         found.append(_numbers(name, first, second, blocks))
-    elif types.is_datetime64_any_dtype(first) or first.nunique() > _MANY:
+    elif types.is_datetime64_any_dtype(first) or first.nunique() > MANY:
         skipped.append(f"{name}: names or times, not categories")
     else:
         found.append(_categories(name, first, second, blocks))
     return found
 
 
-def _numbers(name: str, first: pd.Series[Any], second: pd.Series[Any], blocks: _Blocks | None) -> _Difference:
+def _numbers(name: str, first: pd.Series[Any], second: pd.Series[Any], blocks: _Blocks | None) -> Difference:
     a = first.to_numpy(dtype=np.float64, na_value=math.nan)
     b = second.to_numpy(dtype=np.float64, na_value=math.nan)
     both = np.concatenate([a, b])
@@ -282,19 +271,19 @@ def _numbers(name: str, first: pd.Series[Any], second: pd.Series[Any], blocks: _
     gap = np.searchsorted(a, steps, "right") / len(a) - np.searchsorted(b, steps, "right") / len(b)
     effect = float(np.abs(gap).max())
     if blocks is None:
-        p = _kolmogorov(effect, len(a), len(b))
+        p = kolmogorov_smirnov(effect, len(a), len(b))
     else:
-        if len(steps) > _CELLS:
-            steps = np.unique(np.quantile(np.concatenate([a, b]), np.linspace(0, 1, _CELLS), method="lower"))
+        if len(steps) > CELLS:
+            steps = np.unique(np.quantile(np.concatenate([a, b]), np.linspace(0, 1, CELLS), method="lower"))
         cells = np.searchsorted(steps, both, "left").astype(np.intp)
         cells[np.isnan(both)] = -1
         p = blocks.p_value(cells, len(steps) + 1, cumulative=True)
     means = (float(a.mean()), float(b.mean()))
     change = f"mean {means[0]:.4g} → {means[1]:.4g}, median {np.median(a):.4g} → {np.median(b):.4g}"
-    return _Difference(name, "number", "KS" + (" by block" if blocks else ""), effect, p, change, means)
+    return Difference(name, "number", "KS" + (" by block" if blocks else ""), effect, p, change, means)
 
 
-def _kolmogorov(distance: float, n: int, m: int) -> float:
+def kolmogorov_smirnov(distance: float, n: int, m: int) -> float:
     """Return the asymptotic two-sided p-value of the two-sample statistic (conservative with ties)."""
     from scipy.special import kolmogorov
 
@@ -302,9 +291,8 @@ def _kolmogorov(distance: float, n: int, m: int) -> float:
     return float(kolmogorov(distance * effective))
 
 
-def _categories(name: str, first: pd.Series[Any], second: pd.Series[Any], blocks: _Blocks | None) -> _Difference:
+def _categories(name: str, first: pd.Series[Any], second: pd.Series[Any], blocks: _Blocks | None) -> Difference:
     import pandas as pd
-    from scipy.special import chdtrc
 
     both = pd.concat([first, second], ignore_index=True)
     codes, names = pd.factorize(both.where(both.isna(), both.astype(str)))
@@ -315,16 +303,23 @@ def _categories(name: str, first: pd.Series[Any], second: pd.Series[Any], blocks
     )
     shares = counts / counts.sum(axis=1, keepdims=True)
     effect = float(np.abs(shares[0] - shares[1]).sum() / 2)
-    if blocks is None:
-        pooled = _pooled(counts)
-        expected = pooled.sum(axis=1, keepdims=True) * pooled.sum(axis=0) / pooled.sum()
-        statistic = float(((pooled - expected) ** 2 / np.maximum(expected, 1e-12)).sum())
-        p = float(chdtrc(pooled.shape[1] - 1, statistic)) if pooled.shape[1] > 1 else 1.0
-    else:
-        p = blocks.p_value(codes.astype(np.intp), size, cumulative=False)
+    p = chi_square(counts) if blocks is None else blocks.p_value(codes.astype(np.intp), size, cumulative=False)
     most = np.argsort(-np.abs(shares[0] - shares[1]))[:2]
     change = ", ".join(f"{names[i]} {shares[0, i]:.1%} → {shares[1, i]:.1%}" for i in most)
-    return _Difference(name, "category", "chi-square" if blocks is None else "TV by block", effect, p, change)
+    return Difference(name, "category", "chi-square" if blocks is None else "TV by block", effect, p, change)
+
+
+def chi_square(counts: Floats) -> float:
+    """Return the p-value of two sets having the same shares.
+
+    :param counts: rows of each category, shape (2, categories).
+    """
+    from scipy.special import chdtrc
+
+    pooled = _pooled(counts)
+    expected = pooled.sum(axis=1, keepdims=True) * pooled.sum(axis=0) / pooled.sum()
+    statistic = float(((pooled - expected) ** 2 / np.maximum(expected, 1e-12)).sum())
+    return float(chdtrc(pooled.shape[1] - 1, statistic)) if pooled.shape[1] > 1 else 1.0
 
 
 def _pooled(counts: Floats) -> Floats:
@@ -336,7 +331,7 @@ def _pooled(counts: Floats) -> Floats:
     return np.concatenate([counts[:, ~rare], counts[:, rare].sum(axis=1, keepdims=True)], axis=1)
 
 
-def _missing(name: str, first: pd.Series[Any], second: pd.Series[Any], blocks: _Blocks | None) -> _Difference:
+def _missing(name: str, first: pd.Series[Any], second: pd.Series[Any], blocks: _Blocks | None) -> Difference:
     from scipy.special import ndtr
 
     a, b = first.isna().to_numpy(), second.isna().to_numpy()
@@ -349,14 +344,14 @@ def _missing(name: str, first: pd.Series[Any], second: pd.Series[Any], blocks: _
     else:
         p = blocks.p_value(np.concatenate([a, b]).astype(np.intp), 2, cumulative=False)
     test = "shares" if blocks is None else "shares by block"
-    return _Difference(name, "missing", test, effect, p, f"empty {shares[0]:.1%} → {shares[1]:.1%}", shares)
+    return Difference(name, "missing", test, effect, p, f"empty {shares[0]:.1%} → {shares[1]:.1%}", shares)
 
 
 def _refuse_small(reference: pd.DataFrame, current: pd.DataFrame) -> None:
     for label, table in (("reference", reference), ("current", current)):
-        if len(table) < _MIN_ROWS:
+        if len(table) < MIN_ROWS:
             raise errors.InputError(
-                f"the {label} table has {len(table)} rows; a comparison needs {_MIN_ROWS}",
+                f"the {label} table has {len(table)} rows; a comparison needs {MIN_ROWS}",
                 way_out="Wait for more rows, or compare a longer window.",
                 code="INP-061",
             )

@@ -104,6 +104,13 @@ def _check_season(monitor: MonitorSpec, monitoring: MonitoringSpec, where: str) 
             "reference: season and season belong together", where=where, code="INP-455",
             way_out="Write `monitor: {reference: season, season: 7d}`.",
         )  # fmt: skip
+    if monitor.season and monitor.window > 20_000:
+        raise errors.UnsupportedError(
+            f"a window of {monitor.window:,} requests is counted as it comes and not compared with a season",
+            where=where,
+            way_out="Use a window of 20,000 requests at most, or reference: training or last-good.",
+            code="UNS-591",
+        )
     if monitor.season and duration.seconds(monitor.season, where) >= duration.seconds(monitoring.retention):
         raise errors.InputError(
             f"season {monitor.season!r} is longer than requests are kept ({monitoring.retention})", where=where,

@@ -17,7 +17,7 @@ from ondol.loop import reference
 from ondol.monitoring.request_archive import Archive
 from ondol.records import codec
 from ondol.records.project import MonitorSpec
-from ondol.records.rollout import Decision, Observation
+from ondol.records.rollout import Decision, Observation, Route
 from ondol.store import counters, observations, rollouts, routes
 from ondol.store.blobs import Blobs
 from ondol.store.connection import Store
@@ -29,6 +29,10 @@ TOO_FEW = "not-enough-data"
 _BLOCK = "__block"
 _SHARE = 0.5  # of a window: with less, a release that began to serve late in it would be judged on a part of the week
 _LEAST = 30  # rows that any comparison needs
+WHOLE = 20_000
+"""Windows up to this many requests are read as a whole; of larger ones what is asked is counted as it comes."""
+
+_PAGE, _SECONDS = 2_000, 0.5  # requests at a time, and seconds of counting in one look
 
 
 def look(store: Store, blobs: Blobs, service: str, spec: MonitorSpec) -> Decision | None:
@@ -40,6 +44,8 @@ def look(store: Store, blobs: Blobs, service: str, spec: MonitorSpec) -> Decisio
     if route is None or route.kind != "model":
         return None
     position = int(counters.fact(store, f"watch/{service}") or 0)
+    if spec.window > WHOLE:
+        return _look_at_a_large_one(store, blobs, route, spec, position)
     if not observations.has_after(store, service, position, spec.window):
         return None
     found = observations.after(store, service, position, spec.window)
@@ -56,6 +62,32 @@ def look(store: Store, blobs: Blobs, service: str, spec: MonitorSpec) -> Decisio
             times = [found[0][1].at, found[-1][1].at]
             counters.put_fact(store, f"watch/{service}/good", {"release": route.stable, "times": times})
     counters.put_fact(store, f"watch/{service}", end)
+    return decision
+
+
+def _look_at_a_large_one(store: Store, blobs: Blobs, route: Route, spec: MonitorSpec, position: int) -> Decision | None:
+    """Count what came since the last look, for half a second at most; judge when the window is full.
+
+    What is counted is kept with its position, so that a crash loses nothing and counts nothing twice.
+    """
+    from ondol.loop.large_windows import Counting
+
+    kept = reference.load(store, blobs, route.stable)
+    if kept is None:
+        return None
+    counting = Counting.resume(store, route, kept, spec, position)
+    until = time.monotonic() + _SECONDS
+    while counting.requests < spec.window and time.monotonic() < until:
+        page = observations.after(store, route.service, counting.end, min(_PAGE, spec.window - counting.requests))
+        if not page:
+            break
+        counting.add(page, frame_of([one for _, one in page if one.release == route.stable], list(kept.columns)))
+    full = counting.requests >= spec.window
+    decision = None
+    if full:
+        decision = counting.judge(max(_LEAST, _SHARE * spec.window))
+        rollouts.decide(store, decision)
+    counting.keep(store, full)
     return decision
 
 
