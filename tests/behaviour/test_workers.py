@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import signal
@@ -233,3 +234,37 @@ def test_swaps_of_servers_under_load_lose_no_request(plane: Plane) -> None:
         assert [one.result() for one in asking] == [[], [], [], []]
     assert components.every(plane.store) == []
     serving_tools.wait(lambda: len(pids_of("plain.py")) <= 4)  # the last one and the one before, each with its guard
+
+
+def test_variables_in_secrets_reach_the_process_and_nothing_else(
+    home: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(SERVERS, home.project, dirs_exist_ok=True)
+    (home.project / "ondol.yaml").write_text(IMAGES)
+    monkeypatch.setenv("MY_TOKEN", "hunter-2-hunter")
+    token = base64.b64encode(b"${MY_TOKEN}").decode()
+    head: Json = {"apiVersion": "v1", "metadata": {"name": "keys", "namespace": "default"}}
+    resources.apply(store, {**head, "kind": "Secret", "data": {"token": token}})
+    resources.apply(store, {**head, "kind": "ConfigMap", "data": {"OFFSET": "1", "MODE": "fast"}})
+    env = [
+        {"name": "OFFSET", "value": "2"},
+        {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "token"}}},
+        {"name": "NONE", "valueFrom": {"configMapKeyRef": {"name": "gone", "key": "x", "optional": True}}},
+    ]
+    every = [{"prefix": "CFG_", "configMapRef": {"name": "keys"}}, {"configMapRef": {"name": "keys"}}]
+    with serving_tools.running(home, store) as plane:
+        command = ["python", "plain.py"]
+        resources.apply(store, container("myorg/plain:v1", command=command, env=env, envFrom=every))
+        assert conditions(settle(plane))["Ready"] == "True"
+        pid = plane.predict("delay", [1]).json()["pid"]
+        given = dict(one.partition("=")[::2] for one in Path(f"/proc/{pid}/environ").read_text().split("\0"))
+        assert [given.get(name) for name in ("TOKEN", "OFFSET", "CFG_OFFSET", "MODE", "NONE")] == [
+            "hunter-2-hunter", "2", "1", "fast", None,
+        ]  # fmt: skip
+        gone = [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "other"}}}]
+        resources.apply(store, container("myorg/plain:v1", command=command, env=gone))
+        failure = settle(plane)["modelStatus"]["lastFailureInfo"]["message"]
+        assert "Secret 'keys' in namespace 'default' has no key 'other'" in failure
+        assert plane.predict("delay", [1]).status_code == 200, "the version before goes on"
+    written = [path for path in home.home.rglob("*") if path.is_file()]
+    assert not [path for path in written if b"hunter-2-hunter" in path.read_bytes()]

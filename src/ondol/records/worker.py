@@ -6,6 +6,27 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
+class VariableSource:
+    """Where variables of a process are: in a Secret or ConfigMap, read when the process starts and kept nowhere."""
+
+    kind: str
+    """`Secret` or `ConfigMap`."""
+
+    namespace: str
+    resource: str
+    """Its name."""
+
+    variable: str = ""
+    """What the variable is called; with no `key`, what is put before the name of each."""
+
+    key: str = ""
+    """Empty: every key is a variable."""
+
+    optional: bool = False
+    """Whether it may be absent."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """One container of the field's files as a local process. In `command` and `env`, `$(NAME)` is a variable's value,
     as in Kubernetes; `PORT` and `PREDICTOR_HOST` are set when the process starts."""
@@ -14,6 +35,9 @@ class WorkerSpec:
     """The program and its arguments; run in `folder`."""
 
     env: dict[str, str] = field(default_factory=dict)
+    sources: tuple[VariableSource, ...] = ()
+    """More of `env`, by reference; a later one wins, and `env` wins over all."""
+
     folder: str = ""
     """Working folder: the project's."""
 

@@ -30,7 +30,7 @@ from ondol.serving.opening import behind, files_of, in_own_environment
 from ondol.serving.opening import load_release as load_release
 from ondol.serving.options import Options as Options
 from ondol.serving.options import options_of as options_of
-from ondol.serving.workers import recorded
+from ondol.serving.workers import recorded, variables
 from ondol.serving.workers.fleet import Fleet
 from ondol.serving.workers.model_process import ModelProcess
 from ondol.serving.workers.pool import Pool
@@ -65,7 +65,7 @@ class Models:
         self._home = home
         self._slow = Background(lambda: self._work.put(True))  # models in environments of their own
         self._predictor_host = predictor_host
-        self.fleet = Fleet(home, blobs, home / "logs", lambda: self._work.put(True))
+        self.fleet = Fleet(home, blobs, home / "logs", partial(variables.resolve, store), lambda: self._work.put(True))
         self._parts: dict[tuple[str, str], tuple[str, Pool]] = {}  # of service and component: digest and who serves
         self._components: list[ServedComponent] = []
         self.serving: Mapping[str, Serving] = {}

@@ -15,7 +15,7 @@ from ondol.base.settings import PROJECT_FILE, Settings
 from ondol.formats import project
 from ondol.formats.inference_service import Component, Container, InferenceService
 from ondol.records.project import ImageSpec, Project
-from ondol.records.worker import WorkerSpec
+from ondol.records.worker import VariableSource, WorkerSpec
 
 _UNITS = {
     "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "m": 1e-3, "u": 1e-6, "n": 1e-9,
@@ -51,10 +51,11 @@ def worker(
     port = ports[0] if ports else int(asked) if asked.isdigit() else 8080
     if part != "predictor":
         command = _with_kserves_arguments(command, service.name, where)
-    env = {one.name: one.value for one in container.env if one.name != "STORAGE_URI"}
+    env = {one.name: one.value for one in container.env if one.name != "STORAGE_URI" and not one.key}
     return WorkerSpec(
         command=command,
         env=env,
+        sources=_sources(container, service.namespace),
         folder=str((settings.project / container.working_dir).resolve()),
         packages=rule.packages,
         python=rule.python,
@@ -76,13 +77,28 @@ def quantity(text: str) -> float:
 
 def _refuse_references(container: Container, where: str) -> None:
     for index, one in enumerate(container.env):
-        if one.secret or one.config_map:
+        if one.key and one.name in ("STORAGE_URI", "PROTOCOL"):
             raise errors.UnsupportedError(
-                f"the value of {one.name!r} is in a Secret or ConfigMap, which is not read here",
+                f"the value of {one.name!r} is in a Secret or ConfigMap, but it is needed before the process starts",
                 where=f"{where}.env[{index}]",
-                way_out="Set the variable where `ondol up` is started and leave it out.",
+                way_out="Write the value itself.",
                 code="UNS-342",
             )
+
+
+def _sources(container: Container, namespace: str) -> tuple[VariableSource, ...]:
+    """Return where variables are, in the order in which Kubernetes lets a later one win."""
+    whole = [
+        VariableSource("Secret" if one.secret else "ConfigMap", namespace, one.secret or one.config_map, one.prefix,
+                       optional=one.optional)
+        for one in container.env_from
+    ]  # fmt: skip
+    single = [
+        VariableSource("Secret" if one.secret else "ConfigMap", namespace, one.secret or one.config_map, one.name,
+                       one.key, one.optional)
+        for one in container.env if one.key
+    ]  # fmt: skip
+    return (*whole, *single)
 
 
 def _rule(container: Container, settings: Settings, where: str) -> ImageSpec:

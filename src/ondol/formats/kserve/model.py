@@ -82,6 +82,7 @@ def blocked_env(value: Json, wrong: Report) -> None:
             wrong(f"env[{index}]", f"setting {one['name']} is not allowed for security reasons")
 
 
+_NO_PROCESS = refused("the model has no process of its own", "write the value")
 _OWN_SERVER = "models run in Ondol's own server, not in an image"
 
 
@@ -93,7 +94,7 @@ def _container() -> dict[str, Field]:
         imagePullPolicy=Field(Text(), refused(_OWN_SERVER)),
         command=Field(ListOf(Text()), refused(_OWN_SERVER)),
         args=Field(ListOf(Text()), not_yet("Ondol's own server takes no arguments")),
-        env=Field(pod.env(Text(MODEL_ENV, OTHER_ENV)), about="Variables of the server."),
+        env=Field(pod.env(Text(MODEL_ENV, OTHER_ENV), _NO_PROCESS), about="Variables of the server."),
         resources=Field(pod.RESOURCES, no_effect("one data plane serves every model"), "What the model may use."),
         storageUri=Field(Text(), about="Where the model's files are."),
         storage=Field(_STORAGE, about="An entry of the storage Secret, here `ONDOL_STORAGE_<KEY>`, and a path in it."),
@@ -105,7 +106,7 @@ NO_FILES = "is required: where the model's files are"
 _OF_ONE_SERVER = re.compile(
     rf"(?:{'|'.join(FRAMEWORKS)})"
     r"|\w+\.(?:modelFormat\.(?:name|version)|runtime|runtimeVersion|image|imagePullPolicy|command|args|resources)"
-    r"|\w+\.env\[\d+\]\.name"
+    r"|\w+\.env\[\d+\]\.(?:name|valueFrom\.(?:secretKeyRef|configMapKeyRef))"
 )
 
 

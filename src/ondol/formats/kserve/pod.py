@@ -5,7 +5,7 @@ Fields that this backend acts on are declared here in full; the others are Kuber
 
 from __future__ import annotations
 
-from ondol.formats.resource.states import HONOURED, cluster, no_effect, not_yet, refused
+from ondol.formats.resource.states import HONOURED, State, cluster, no_effect, refused
 from ondol.formats.resource.types import (
     Field,
     Flag,
@@ -39,30 +39,35 @@ KEY_REF = Object(
         "optional": Field(Flag(), about="Whether it may be absent."),
     }
 )
-VALUE_FROM = Object(
-    {
-        "secretKeyRef": Field(KEY_REF, not_yet("Secrets are not read yet"), "A key of a Secret."),
-        "configMapKeyRef": Field(KEY_REF, not_yet("ConfigMaps are not read yet"), "A key of a ConfigMap."),
-        **every("fieldRef fileKeyRef resourceFieldRef", cluster("it asks about the pod"), "V1EnvVarSource"),
-    }
-)
+
+
+def _value_from(state: State) -> Object:
+    return Object(
+        {
+            "secretKeyRef": Field(KEY_REF, state, "A key of a Secret."),
+            "configMapKeyRef": Field(KEY_REF, state, "A key of a ConfigMap."),
+            **every("fieldRef fileKeyRef resourceFieldRef", cluster("it asks about the pod"), "V1EnvVarSource"),
+        }
+    )
+
+
 SOURCE_REF = Object({"name": Field(Text()), "optional": Field(Flag())})
 ENV_FROM = Object(
     {
         "prefix": Field(Text(), about="Put before every name."),
-        "secretRef": Field(SOURCE_REF, not_yet("Secrets are not read yet"), "All keys of a Secret."),
-        "configMapRef": Field(SOURCE_REF, not_yet("ConfigMaps are not read yet"), "All keys of a ConfigMap."),
+        "secretRef": Field(SOURCE_REF, about="All keys of a Secret."),
+        "configMapRef": Field(SOURCE_REF, about="All keys of a ConfigMap."),
     }
 )
 
 
-def env(name: Text | None = None) -> ListOf:
-    """Environment variables; `name` says which names are honoured."""
+def env(name: Text | None = None, referred: State = HONOURED) -> ListOf:
+    """Environment variables; `name` says which names are honoured, `referred` whether Secrets and ConfigMaps are."""
     variable = Object(
         {
             "name": Field(name or Text(), required=True, about="The variable."),
             "value": Field(Text(), about="Its value."),
-            "valueFrom": Field(VALUE_FROM, about="Where its value is, instead of `value`."),
+            "valueFrom": Field(_value_from(referred), about="Where its value is, instead of `value`."),
         }
     )
     return ListOf(variable, keys=("name",))

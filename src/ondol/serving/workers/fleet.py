@@ -26,6 +26,8 @@ log = logging.getLogger("ondol.workers")
 Key = tuple[str, str, str]
 """Service, component, digest of what runs."""
 
+Secrets = Callable[[WorkerSpec], Mapping[str, str]]
+
 _MOST_LOG_BYTES = 16 << 20
 
 
@@ -33,13 +35,15 @@ class Fleet:
     """Starts pools and closes them.
 
     :param home: where environments are built.
+    :param secrets: looks up the variables that a spec names by reference.
     :param finished: called when a pool serves or failed.
     """
 
-    def __init__(self, home: Path, blobs: Blobs, logs: Path, finished: Callable[[], None]) -> None:
+    def __init__(self, home: Path, blobs: Blobs, logs: Path, secrets: Secrets, finished: Callable[[], None]) -> None:
         self._home = home
         self._blobs = blobs
         self._logs = logs
+        self._secrets = secrets
         self._slow = Background(finished)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alive: dict[Key, Pool] = {}
@@ -100,7 +104,7 @@ class Fleet:
         log_file = self._logs / f"{service}-{component}.log"
         if log_file.exists() and log_file.stat().st_size > _MOST_LOG_BYTES:
             log_file.replace(log_file.with_suffix(".log.1"))
-        place = Place(self._python(spec, name), log_file, extra, self._mounts(spec))
+        place = Place(self._python(spec, name), log_file, extra, self._mounts(spec), partial(self._secrets, spec))
         pool = Pool(name, spec, scaling, place, self._loop)
         self._alive[key] = pool
         pool.start()

@@ -62,6 +62,8 @@ class Place:
     log: Path
     extra: Mapping[str, str]
     mounts: Mapping[str, Path]
+    secrets: Callable[[], Mapping[str, str]]
+    """Looks up what the spec names by reference, for every process anew."""
 
 
 class Pool:
@@ -216,7 +218,10 @@ class Pool:
             try:
                 for _ in range(wanted - have):
                     place = self.place
-                    self._starting.append(Worker(self.spec, place.python, place.log, place.extra, place.mounts))
+                    secrets = place.secrets()
+                    self._starting.append(
+                        Worker(self.spec, place.python, place.log, place.extra, place.mounts, secrets=secrets)
+                    )
             except (errors.OndolError, OSError) as error:
                 self.failure = str(error)
                 self._young_deaths, self._not_before = _FIRST_TRIES, now + _BACK_OFF[-1]

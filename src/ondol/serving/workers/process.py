@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
 from ondol.base import errors
@@ -39,6 +39,7 @@ class Worker:
 
     :param python: the interpreter of its environment; programs beside it are found first.
     :param extra: variables that depend on this machine, such as `PREDICTOR_HOST`.
+    :param secrets: variables that the spec names by reference, for the process only.
     :param mounts: the spec's mounts with their folders on this machine.
     """
 
@@ -47,6 +48,7 @@ class Worker:
     log: Path
     extra: Mapping[str, str] = field(default_factory=dict)
     mounts: Mapping[str, Path] = field(default_factory=dict)
+    secrets: InitVar[Mapping[str, str] | None] = None
     url: str = ""
     """Where it serves; empty until it does."""
 
@@ -61,10 +63,10 @@ class Worker:
 
     started: float = field(default_factory=time.monotonic)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, secrets: Mapping[str, str] | None) -> None:
         self._port = _free_port()
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
-        environ = self._environ()
+        environ = self._environ(secrets or {})
         command = [self._filled(part, environ) for part in self.spec.command]
         program = _find_program(command[0], environ["PATH"], self.spec.folder)
         with self.log.open("ab") as output:
@@ -87,7 +89,7 @@ class Worker:
                 start_new_session=True,
             )
 
-    def _environ(self) -> dict[str, str]:
+    def _environ(self, secrets: Mapping[str, str]) -> dict[str, str]:
         """Return the process' whole environment: ours without what is Ondol's, the manifest's, and the machine's."""
         found = {name: value for name, value in os.environ.items() if not name.startswith("ONDOL_")}
         found["PATH"] = os.pathsep.join([str(Path(self.python).parent), found.get("PATH", os.defpath)])
@@ -97,6 +99,7 @@ class Worker:
             found.update(dict.fromkeys(_THREADS, str(self.spec.threads)))
         found.update(self.extra)
         found["PORT"] = str(self._port)
+        found.update(secrets)
         for name, value in self.spec.env.items():
             found[name] = self._filled(value, found)
         found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_LOOPBACK), found.get("PYTHONPATH", "")]))
