@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ import pytest
 from ondol.base import errors
 from ondol.base.settings import Settings
 from ondol.cli import main as cli
+from ondol.records.release import ApplicationManifest
 from ondol.records.retrieval import ChunkOptions, IndexOptions, SearchOptions, Snapshot
-from ondol.retrieval import embedding, index, search, snapshot, vectors
+from ondol.retrieval import embedding, index, pruning, search, snapshot, vectors
 from ondol.retrieval.transform import Matrix, unit
-from ondol.store import indexes
+from ondol.store import indexes, releases
 from ondol.store.connection import Store
 
 PAGES = {
@@ -120,6 +123,34 @@ def test_rollback_moves_the_pointer_and_history_says_so(pages: Path, home: Setti
     assert [move.action for move in indexes.history(store, "docs")] == ["rollback"] * 3 + ["build"] * 3
     with pytest.raises(errors.NotFoundError, match="never meant"):
         indexes.roll_back(store, "docs", "0" * 64)
+
+
+def test_only_snapshots_that_nobody_names_are_removed_and_come_back_as_they_were(
+    pages: Path, home: Settings, store: Store
+) -> None:
+    made = []
+    for number in range(5):
+        (pages / "new.md").write_text(f"# Page\nVersion {number} of a page.", encoding="utf-8")
+        made.append(build(pages, home, store).digest)
+    releases.put(store, "support", ApplicationManifest("fake/model", index=f"docs@{made[1]}"))
+    assert pruning.prune(store, home.home, time.time() - 3600) == []  # all are new
+    removed = pruning.prune(store, home.home, time.time() + 1)
+    assert set(removed) == {made[0], made[2]}  # not: pinned by a release, before the current one, current
+    assert pruning.prune(store, home.home, time.time() + 1) == []
+    assert list((home.home / "indexes").glob(".building-*")) == []
+    (pages / "new.md").write_text("# Page\nVersion 0 of a page.", encoding="utf-8")
+    assert build(pages, home, store).digest == made[0]
+
+
+@pytest.mark.parametrize(("when", "kept"), [("in the past", False), ("a moment ago", True)])
+def test_what_was_pointed_at_lately_is_kept(pages: Path, home: Settings, store: Store, when: str, kept: bool) -> None:
+    first = build(pages, home, store).digest
+    for number in range(2):
+        (pages / "new.md").write_text(f"# Page\nVersion {number}.", encoding="utf-8")
+        build(pages, home, store)
+    os.utime(snapshot.path_of(home.home, first), (1, 1))
+    pruning.prune(store, home.home, time.time() + 1 if when == "in the past" else time.time() - 60)
+    assert snapshot.exists(home.home, first) == kept
 
 
 @pytest.mark.parametrize(

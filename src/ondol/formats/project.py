@@ -74,9 +74,9 @@ def _check_monitoring(monitoring: MonitoringSpec, where: str) -> None:
         if not 0 <= getattr(monitoring, name) <= 1:
             said = f"monitoring.{name} is {getattr(monitoring, name)!r}"
             raise errors.InputError(said, where=where, way_out="A share from 0 to 1.", code="INP-455")
-    recent, retention, _ = (
+    recent, retention, *_ = (
         duration.seconds(getattr(monitoring, name), f"{where}: monitoring.{name}")
-        for name in ("recent", "retention", "traces")
+        for name in ("recent", "retention", "traces", "snapshots")
     )
     if recent > retention:
         raise errors.InputError(

@@ -27,7 +27,7 @@ from ondol.records.retrieval import IndexOptions
 from ondol.records.rollout import Decision
 from ondol.records.signal import Retraining, RetrainingState
 from ondol.registry.models import RegisteredModel
-from ondol.retrieval import embedding
+from ondol.retrieval import embedding, pruning
 from ondol.rollout import controller
 from ondol.store import releases, rollouts, routes, signals
 from ondol.store.blobs import Blobs
@@ -124,6 +124,8 @@ class Conductor:
     def _tidy(self, project: Project) -> None:
         asked = [name for name, one in project.applications.items() if one.monitor.window]
         watched = (*project.models, *asked)
+        unused = self._clock.now() - duration.seconds(project.monitoring.snapshots)
+        pruning.prune(self._store, self._settings.home, unused)
         retention.tidy(self._store, self._blobs, project.monitoring, watched, self._clock.now())
 
     def _try(self, what: str, do: Callable[[], object]) -> None:

@@ -220,6 +220,9 @@ class MonitoringSpec:
     traces: str = "30d"
     """How long traces are kept."""
 
+    snapshots: str = "90d"
+    """How long an index snapshot is kept that no index and no release names."""
+
 
 @dataclass(frozen=True, slots=True)
 class RetrainSpec:

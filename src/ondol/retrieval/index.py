@@ -146,6 +146,7 @@ def build(
         identity = _identity(sources, options, remembering)
         todo = _plan(name, sources, skipped, identity, home, store)
         if snapshot.exists(home, todo.digest):
+            snapshot.touch(home, todo.digest)
             built = snapshot.read_manifest(home, todo.digest).snapshot
         else:
             built = _write(name, source, sources, identity, options, remembering, home, progress)

@@ -177,6 +177,22 @@ def _alive(process: int) -> bool:
     return True
 
 
+def folders(home: Path) -> list[tuple[str, Path]]:
+    """Return the digest and the folder of every snapshot of this home."""
+    found = sorted((home / FOLDER).glob("[0-9a-f]*")) if (home / FOLDER).is_dir() else []
+    return [(f"sha256:{one.name}", one) for one in found if (one / _MANIFEST).is_file()]
+
+
+def leaving(folder: Path) -> Path:
+    """Return where a snapshot is renamed to when it is removed: whoever builds next sweeps what a kill leaves there."""
+    return folder.parent / f"{_BUILDING}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def touch(home: Path, digest: str) -> None:
+    """Note that a snapshot was wanted again: what was lately wanted is not removed."""
+    os.utime(path_of(home, digest))
+
+
 def exists(home: Path, digest: str) -> bool:
     """Whether this home has the snapshot."""
     return (path_of(home, digest) / _MANIFEST).is_file()
