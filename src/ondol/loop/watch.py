@@ -72,8 +72,12 @@ def _look_at_a_large_one(store: Store, blobs: Blobs, route: Route, spec: Monitor
     """
     from ondol.loop.large_windows import Counting
 
+    if not observations.has_after(store, route.service, position, 1):
+        return None
     kept = reference.load(store, blobs, route.stable)
-    if kept is None:
+    if kept is None:  # nothing to compare with: what came may be moved to files
+        passed = observations.after(store, route.service, position, _PAGE)
+        counters.put_fact(store, f"watch/{route.service}", passed[-1][0])
         return None
     counting = Counting.resume(store, route, kept, spec, position)
     until = time.monotonic() + _SECONDS
