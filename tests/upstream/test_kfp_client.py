@@ -144,7 +144,7 @@ def test_the_command_line_of_kfp(control: ControlProcess, samples: Path) -> None
     assert name in say("pipeline", "create", "-p", name, str(samples / "chain.yaml"))
     say("experiment", "create", name)
     assert name in say("run", "create", "-e", name, "-r", name, "-f", str(samples / "chain.yaml"), "number=2")
-    assert name in say("run", "list", "-e", name)
+    assert name in say("run", "list", "--max-size", "200")
 
 
 def test_the_pipelines_client(control: ControlProcess, samples: Path) -> None:

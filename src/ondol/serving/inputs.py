@@ -1,6 +1,7 @@
 """What a model takes: how many features, their names and kinds, and where null is allowed.
 
-Everything a client may get wrong about a row is decided here, before the model sees it. Must not know a protocol.
+Everything a client may get wrong about a row is decided here, before the model sees it. Must not know a protocol, nor
+import what a model's own environment need not have.
 """
 
 from __future__ import annotations
@@ -8,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-
-import msgspec
 
 from ondol.base import errors
 
@@ -66,19 +65,6 @@ class InputSpec:
     def label(self, column: int) -> str:
         """Return a column as people know it."""
         return repr(self.names[column]) if self.names else f"{column}"
-
-
-MAX_FEATURES_CHARS = 262_144
-"""Requests with more JSON than this are logged without their features."""
-
-_encode = msgspec.json.Encoder().encode
-
-
-def text_of(rows: list[list[Any]]) -> str:
-    """Return rows as JSON text for the log; empty when they are too many to be kept."""
-    if len(rows) * len(rows[0]) * 2 > MAX_FEATURES_CHARS:  # a value and its comma
-        return ""
-    return _encode(rows).decode()
 
 
 def wrong(message: str, field: str, code: str, way_out: str = "") -> errors.InputError:

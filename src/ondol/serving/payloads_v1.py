@@ -71,7 +71,7 @@ def _within(rows: Rows, limit: float) -> bool:
 
 
 def _text(raw: msgspec.Raw) -> str:
-    return bytes(raw).decode() if len(raw) <= inputs.MAX_FEATURES_CHARS else ""
+    return bytes(raw).decode() if len(raw) <= rows_module.MAX_FEATURES_CHARS else ""
 
 
 def _instances(body: bytes) -> msgspec.Raw:

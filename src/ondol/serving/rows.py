@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -61,3 +62,16 @@ def joined(parts: Sequence[Rows]) -> Rows:
 def cells_of(rows: Rows) -> list[list[Any]]:
     """Return rows as lists of values."""
     return rows if isinstance(rows, list) else rows.tolist()
+
+
+MAX_FEATURES_CHARS = 262_144
+"""Requests with more JSON than this are logged without their features."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def text_of(rows: list[list[Any]]) -> str:
+    """Return rows as JSON text for the log; empty when they are too many to be kept."""
+    if len(rows) * len(rows[0]) * 2 > MAX_FEATURES_CHARS:  # a value and its comma
+        return ""
+    return _encode(rows).decode()
