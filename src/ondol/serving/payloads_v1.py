@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ondol.serving import inputs, pieces
+from ondol.serving import inputs, pieces, row_text
 from ondol.serving import rows as rows_module
 from ondol.serving.inputs import FLOAT64_MAX, InputSpec
 from ondol.serving.rows import MATRIX_ROWS, Rows
@@ -71,7 +71,7 @@ def _within(rows: Rows, limit: float) -> bool:
 
 
 def _text(raw: msgspec.Raw) -> str:
-    return bytes(raw).decode() if len(raw) <= rows_module.MAX_FEATURES_CHARS else ""
+    return bytes(raw).decode() if len(raw) <= row_text.MAX_FEATURES_CHARS else ""
 
 
 def _instances(body: bytes) -> msgspec.Raw:

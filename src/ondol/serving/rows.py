@@ -1,7 +1,7 @@
 """Rows on their way from a body to a model: lists of values, or one matrix when they are many and all numbers.
 
 A matrix is made once, where a body is read, and is never changed afterwards: whoever computes with it gets a copy.
-Must not decide what is right.
+Must not decide what is right, nor import what a model's own environment need not have.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,16 +61,3 @@ def joined(parts: Sequence[Rows]) -> Rows:
 def cells_of(rows: Rows) -> list[list[Any]]:
     """Return rows as lists of values."""
     return rows if isinstance(rows, list) else rows.tolist()
-
-
-MAX_FEATURES_CHARS = 262_144
-"""Requests with more JSON than this are logged without their features."""
-
-_encode = msgspec.json.Encoder().encode
-
-
-def text_of(rows: list[list[Any]]) -> str:
-    """Return rows as JSON text for the log; empty when they are too many to be kept."""
-    if len(rows) * len(rows[0]) * 2 > MAX_FEATURES_CHARS:  # a value and its comma
-        return ""
-    return _encode(rows).decode()

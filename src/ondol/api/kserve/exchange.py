@@ -22,6 +22,7 @@ from ondol.base import errors
 from ondol.base.telemetry import NOWHERE, ActiveSpan, SpanSink
 from ondol.records.rollout import STABLE, Arm, Observation
 from ondol.rollout import split
+from ondol.serving import row_text
 from ondol.serving import rows as rows_module
 from ondol.serving.batching import Job
 from ondol.serving.metrics import Metrics
@@ -297,9 +298,7 @@ class Exchange:
             )  # fmt: skip
 
         if not caller.per_row:
-            features = (
-                self._features if context.features and len(self._features) <= rows_module.MAX_FEATURES_CHARS else ""
-            )
+            features = self._features if context.features and len(self._features) <= row_text.MAX_FEATURES_CHARS else ""
             prediction = _encode(part.predictions).decode() if status == 200 else ""
             append(caller.ids[0], caller.unit, features, prediction)
             return

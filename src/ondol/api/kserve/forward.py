@@ -26,7 +26,7 @@ from ondol.base import errors, telemetry
 from ondol.base.telemetry import ActiveSpan
 from ondol.records.rollout import STABLE, Arm, Observation
 from ondol.rollout import split
-from ondol.serving import rows
+from ondol.serving import row_text
 from ondol.serving.models import Model, Serving
 from ondol.serving.workers.pool import Answer, Pool
 
@@ -252,7 +252,7 @@ def _headers(request: Request) -> Headers:
 
 def _kept(body: bytes) -> str:
     """Return the rows of a body as JSON text; empty when it has none, or too many."""
-    if len(body) > rows.MAX_FEATURES_CHARS:
+    if len(body) > row_text.MAX_FEATURES_CHARS:
         return ""
     try:
         found = _ASKED.decode(body)

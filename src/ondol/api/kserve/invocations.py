@@ -16,8 +16,7 @@ from ondol.api.kserve.answers import Headers, Reply
 from ondol.api.kserve.call import Call, Read
 from ondol.api.kserve.caller import Question, RequestHeaders
 from ondol.base import errors
-from ondol.serving import payloads_invocations, payloads_v1
-from ondol.serving import rows as rows_module
+from ondol.serving import payloads_invocations, payloads_v1, row_text
 from ondol.serving.models import Models, Serving
 
 _ENDPOINTS = "/endpoints/"
@@ -60,7 +59,7 @@ def read(call: Call) -> Read:
     serving = call.serving
     rows = _rows(call.headers, call.body, serving)
     probabilities = serving.options.probabilities and serving.stable.probabilities
-    return Question(rows, rows_module.text_of(rows), probabilities), payloads_v1.write_answer, call.reply
+    return Question(rows, row_text.text_of(rows), probabilities), payloads_v1.write_answer, call.reply
 
 
 def _rows(headers: RequestHeaders, body: bytes, serving: Serving) -> list[list[Any]]:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ondol.api.kserve.caller import NEVER, Question
-from ondol.serving import describing, inputs
-from ondol.serving import rows as rows_module
+from ondol.serving import describing, inputs, row_text
 from ondol.serving.models import Model, Serving
 
 Json = dict[str, Any]
@@ -70,7 +69,7 @@ def read(rows: list[list[Any]], request: Any, serving: Serving) -> Request:
     probabilities = wanted == "predict_proba" if mlserver else serving.options.probabilities
     return Request(
         rows,
-        rows_module.text_of(rows),
+        row_text.text_of(rows),
         probabilities and serving.stable.probabilities,
         id=request.id or "",
         timeout=_timeout(parameters.get("timeout")),
