@@ -36,7 +36,6 @@ _NOT_PASSED_ON = frozenset(
         "upgrade", "host", "expect", "content-length", "accept-encoding", "x-api-key",
     )
 )  # fmt: skip
-_OURS = frozenset(("x-request-id", "date", "server"))
 _STATUSES = frozenset(status.value for status in HTTPStatus)
 _KEEP_UNITS = 10_000
 _MOST_COPIES = 64  # requests a candidate may have; a copy that would make it more is not made
