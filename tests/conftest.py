@@ -11,11 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from ondol.app import listen
 from ondol.app import running as processes
 from ondol.base.settings import Address, Settings
 from ondol.store.connection import Store
+
+# The gate is the same every time; `make explore` looks for what it does not know yet.
+hypothesis_settings.register_profile("gate", derandomize=True)
+hypothesis_settings.register_profile("explore", derandomize=False, print_blob=True)
+hypothesis_settings.load_profile("gate")
 
 ANY = Address("127.0.0.1", 0)
 _READY_SECONDS = 90.0

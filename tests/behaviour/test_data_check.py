@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ondol.base import errors
@@ -140,6 +140,7 @@ _cells = st.one_of(st.integers(-1000, 1000), st.text(max_size=6), st.booleans())
 
 
 @settings(max_examples=60, deadline=None)
+@example({"0": [*[None] * 23, "", "\x00"]})
 @given(
     st.dictionaries(
         st.text(min_size=1, max_size=8),

@@ -205,7 +205,8 @@ def _infer_column(column: pd.Series[Any]) -> Column:
         floor = 0.0 if low >= 0 else low - room
         return Column(kind, nulls, min=_rounded(max(low - room, floor)), max=_rounded(high + room), outside=0.01)
     if kind == "category":
-        return Column(kind, nulls, values=tuple(sorted(present.astype(str).unique())), unknown=0.01)
+        # not .unique(): pandas takes two strings for one that differ only behind a NUL
+        return Column(kind, nulls, values=tuple(sorted(set(present.astype(str)))), unknown=0.01)
     unique = kind == "text" and len(present) >= _MIN_SCALE and bool(present.is_unique)
     return Column(kind, nulls, unique=unique)
 

@@ -73,7 +73,7 @@ def cells_of(reference: pd.DataFrame) -> tuple[Cells, ...]:
             edges = np.unique(np.quantile(numbers, np.linspace(0, 1, drift.CELLS), method="lower"))
             found.append(Cells(str(name), "number", edges))
         elif kept.astype(str).nunique() <= drift.MANY:
-            found.append(Cells(str(name), "category", names=tuple(sorted(kept.astype(str).unique()))))
+            found.append(Cells(str(name), "category", names=tuple(sorted(set(kept.astype(str))))))
     return tuple(found)
 
 

@@ -107,7 +107,8 @@ def _download(uri: str, scheme: str, where: str, folder: Path) -> Path:
     try:
         import fsspec
 
-        system, root = fsspec.core.url_to_fs(uri)
+        # a driver of its own: a kept one remembers the endpoint and the keys that the environment had when it was made
+        system, root = fsspec.core.url_to_fs(uri, skip_instance_cache=True)
     except (ImportError, ValueError) as error:
         raise errors.DependencyError(
             f"the importer's address {uri!r} cannot be read: {error}",

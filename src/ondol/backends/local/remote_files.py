@@ -46,8 +46,8 @@ def fetch(uri: str, cache: Path, options: Mapping[str, Any]) -> Path:
     try:
         import fsspec
 
-        system, root = fsspec.core.url_to_fs(uri, **options)
-        system.invalidate_cache()  # drivers live as long as the process and remember what folders held
+        # a driver of its own: a kept one remembers what folders held, and the environment's endpoint and keys
+        system, root = fsspec.core.url_to_fs(uri, skip_instance_cache=True, **options)
     except (ImportError, ValueError) as error:
         way_out = _EXTRAS.get(scheme, f"Install fsspec's driver for {scheme}://.")
         raise errors.DependencyError(f"storageUri {uri!r}: {error}", way_out=way_out, code="DEP-030") from error
