@@ -65,8 +65,14 @@ def pairs(given: tuple[str, ...]) -> dict[str, str]:
 @click.option("--no-cache", is_flag=True, help="Run every step, reuse nothing.")
 @click.option("--resume", metavar="RUN", help="Go on with a run that failed or was interrupted.")
 @click.option("--debug", metavar="STEP", help="Run up to this step, then stop in its function with pdb.")
-@click.option("--in-process", is_flag=True, help="Steps share warm processes: faster, but modules keep their state.")
-@click.option("--slots", default=0, metavar="N", help="Steps at the same time (default: one per processor).")
+@click.option(
+    "--in-process/--no-in-process",
+    default=None,
+    help="Steps share warm processes: faster, but modules keep their state.",
+)
+@click.option(
+    "--slots", type=click.IntRange(min=1), metavar="N", help="Steps at the same time (default: one per processor)."
+)
 @output.json_option
 def command(
     pipeline: Path | None,
@@ -76,8 +82,8 @@ def command(
     no_cache: bool,
     resume: str | None,
     debug: str | None,
-    in_process: bool,
-    slots: int,
+    in_process: bool | None,
+    slots: int | None,
     as_json: bool,
 ) -> None:
     """Run a KFP pipeline: a .py with a @dsl.pipeline, or the .yaml that kfp compiled.
@@ -93,7 +99,7 @@ def command(
     Steps run in processes of their own, independent ones at the same time. With --in-process they run one after the
     other in warm processes, one per slot: what a step leaves in its modules the next one finds. A step with the same
     code, parameters, input content and environment as before is reused. Logs and artifacts are kept in the home's
-    `runs/` folder.
+    `runs/` folder. A resumed run goes on with the --in-process, --slots and --no-cache that it began with.
     """
     from ondol.app import running
     from ondol.backends.local import model_source
@@ -117,7 +123,7 @@ def command(
             store=store,
             settings=settings,
             progress=progress,
-            use_cache=not no_cache,
+            use_cache=False if no_cache else None,
             resume=resume,
             pipeline=name,
             slots=slots,

@@ -51,12 +51,9 @@ class Execution(Walk):
         settings: Settings,
         progress: Progress,
         workers: Workers,
-        use_cache: bool,
         prior: dict[str, TaskRun],
-        slots: int,
         registry: Fetch | None,
         debug: str = "",
-        in_process: bool = False,
     ) -> None:
         super().__init__(
             compiled,
@@ -64,13 +61,13 @@ class Execution(Walk):
             run=record.id,
             store=store,
             settings=settings,
-            use_cache=use_cache,
+            use_cache=record.mode.use_cache,
             prior=prior,
             registry=registry,
         )
         self.record, self.progress, self.workers = record, progress, workers
-        self.debug, self.in_process = debug, in_process
-        self.slots = slots or os.cpu_count() or 1
+        self.debug = debug
+        self.slots = record.mode.slots or os.cpu_count() or 1
         self.pool = ThreadPoolExecutor(self.slots, thread_name_prefix="ondol-step")
         self.done: queue.SimpleQueue[tuple[Ready, TaskRun, Outcome]] = queue.SimpleQueue()
         self.running: dict[str, tuple[TaskRun, Resources]] = {}
@@ -191,11 +188,12 @@ class Execution(Walk):
 
     def _shares(self, node: Node, work: Work, attempt: int) -> bool:
         """Whether a step runs in a process with others; when it cannot though it should, that is said once."""
-        reason = steps.needs_a_process(work, attempt) if self.in_process else ""
+        asked = self.record.mode.in_process
+        reason = steps.needs_a_process(work, attempt) if asked else ""
         if reason and (node.component, reason) not in self.told:
             self.told.append((node.component, reason))
             self.progress.advance(self.stage, 0, f"{node.path}: in a process of its own, for {reason}")
-        return self.in_process and not reason
+        return asked and not reason
 
     def reusable(self, node: Node) -> bool:
         return self.use_cache and node.path != self.debug

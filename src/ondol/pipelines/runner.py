@@ -26,7 +26,7 @@ from ondol.pipelines.execution import Execution
 from ondol.pipelines.importing import Fetch, Importing
 from ondol.pipelines.walk import project_of
 from ondol.pipelines.workers import Workers
-from ondol.records.pipeline import PipelineRun, TaskRun
+from ondol.records.pipeline import PipelineRun, RunMode, TaskRun
 from ondol.store import runs
 from ondol.store.connection import Store
 
@@ -40,19 +40,22 @@ def run(
     store: Store,
     settings: Settings,
     progress: Progress = SILENT,
-    use_cache: bool = True,
+    use_cache: bool | None = None,
     resume: str | None = None,
     pipeline: str = "",
-    slots: int = 0,
+    slots: int | None = None,
     environ: Mapping[str, str] | None = None,
     text_parameters: bool = False,
     registry: Fetch | None = None,
     run_id: str = "",
     origin: str = "",
     debug: str = "",
-    in_process: bool = False,
+    in_process: bool | None = None,
 ) -> PipelineRun:
     """Run a pipeline file to its end and return the finished run.
+
+    `use_cache`, `slots` and `in_process` are kept with the run: where they are left out, a resumed run has them as
+    before, and a new one has their defaults (yes, 0, no).
 
     :param source: a `.py` with a `@dsl.pipeline`, or a compiled `.yaml`.
     :param parameters: values of the pipeline's parameters, of the declared types.
@@ -99,15 +102,23 @@ def run(
             (folder / _PIPELINE_FILE).write_text(compiled.text, encoding="utf-8")
         prior = _finished_tasks(record, store, settings.home) if resume else {}
         attempts = {task.name: task.attempt for task in record.tasks}
-        record = replace(record, state="running", ended_at=0.0, error="", tasks=())
+        mode = _mode(record.mode, in_process, slots, use_cache)
+        record = replace(record, state="running", ended_at=0.0, error="", tasks=(), mode=mode)
         runs.put(store, record)
         codes = [part.body for part in compiled.pipeline.components.values() if isinstance(part.body, PythonCode)]
         workers = Workers(folder, environ or {}, preload.modules(codes))
-        execution = Execution(
-            compiled, record, store, settings, progress, workers, use_cache, prior, slots, registry, debug, in_process
-        )
+        execution = Execution(compiled, record, store, settings, progress, workers, prior, registry, debug)
         execution.attempts = attempts
         return execution.to_the_end()
+
+
+def _mode(before: RunMode, in_process: bool | None, slots: int | None, use_cache: bool | None) -> RunMode:
+    """Return how a run goes on: as before, but for what is wanted otherwise now."""
+    return RunMode(
+        before.in_process if in_process is None else in_process,
+        before.slots if slots is None else slots,
+        before.use_cache if use_cache is None else use_cache,
+    )
 
 
 def _resumed(store: Store, home: Path, resume: str, source: Path, pipeline: str) -> tuple[PipelineRun, Compiled]:

@@ -60,6 +60,20 @@ class TaskRun:
 
 
 @dataclass(frozen=True, slots=True)
+class RunMode:
+    """How the steps of a run are run. It is kept with the run: whoever goes on with it does as the beginner did."""
+
+    in_process: bool = False
+    """Steps share warm processes."""
+
+    slots: int = 0
+    """Steps at the same time; 0: one per processor."""
+
+    use_cache: bool = True
+    """Outcomes of earlier runs may be reused."""
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineRun:
     """One run of a pipeline."""
 
@@ -88,6 +102,8 @@ class PipelineRun:
 
     origin: str = ""
     """Who asked for it: `cli`, `api`; empty: a walk round the loop, which looks after its own runs."""
+
+    mode: RunMode = field(default_factory=RunMode)
 
     def task(self, name: str) -> TaskRun | None:
         """Return the task with this name."""
