@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import pytest
 
@@ -16,16 +17,22 @@ from ondol.store.connection import Store
 POLICY = JudgePolicy(metrics=("error_rate", "quality"), steps=(10.0, 50.0, 100.0), margin=0.1, min_requests=50)
 
 
+def unit_of(route: Route, index: int) -> str:
+    """Return a unit whose arm is the same in every run: chance must not draw a share that leans to harm."""
+    every = round(100 / route.weight)
+    wanted = "candidate" if index % every == 0 else "stable"
+    return next(unit for number in count() if split.assign(route, unit := f"u{index}-{number}") == wanted)
+
+
 def traffic(store: Store, first: int, n: int) -> list[str]:
     route = routes.get(store, "s")
     assert route is not None
     batch = []
     for index in range(first, first + n):
-        name = f"r{index}"
-        arm = split.assign(route, name)
+        unit = unit_of(route, index)
         batch.append(
-            Observation(name, time.time(), "s", "d", arm, name, 200, 1.0, route.rollout, prediction="[0]",
-                        weight=route.weight)
+            Observation(f"r{index}", time.time(), "s", "d", split.assign(route, unit), unit, 200, 1.0, route.rollout,
+                        prediction="[0]", weight=route.weight)
         )  # fmt: skip
     observations.append(store, batch)
     return [one.id for one in batch]
