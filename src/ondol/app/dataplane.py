@@ -11,13 +11,10 @@ import asyncio
 import contextlib
 import hmac
 import importlib
-import importlib.util
 import logging
 import os
-import signal
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,20 +26,18 @@ from ondol.api.kserve import answers, fast_lane
 from ondol.api.kserve.door import KServeDoor
 from ondol.api.kserve.exchange import Context
 from ondol.api.kserve.graphs import GraphDoor
-from ondol.app import listen
+from ondol.app import gauges, listen
 from ondol.app.inside import Inside
+from ondol.app.language_models import LanguageModels
+from ondol.app.manifests import Manifests
 from ondol.base import errors
 from ondol.base import settings as settings_module
 from ondol.base.settings import OFF, Address, Settings
-from ondol.formats import inference_graph, inference_service, llm_inference_service
 from ondol.formats import project as projects
-from ondol.formats.inference_graph import InferenceGraph
-from ondol.serving import models as models_module
 from ondol.serving.desired import RouteTable
 from ondol.serving.metrics import Metrics
 from ondol.serving.models import Models
 from ondol.serving.request_log import RequestLog
-from ondol.store import components, resource_events, resources
 from ondol.store.blobs import Blobs
 from ondol.store.connection import Store
 
@@ -54,10 +49,6 @@ NOT_READY_SECONDS = 0.2
 
 DRAIN_SECONDS = 8
 _OPEN = ("/readyz", "/livez", "/v2/health/live", "/v2/health/ready")
-_OPENAI = "ondol.api.openai.door"
-
-OPENAI_WAITS_SECONDS = 5.0
-"""How long the door to language models lets models load before it is imported."""
 
 
 class DataPlane:
@@ -74,57 +65,25 @@ class DataPlane:
         self.context = Context(self.request_log, self.metrics)
         self.door = KServeDoor(self.models, self.context, store)
         self.graphs = GraphDoor(self.door.handle, self.metrics, settings.propagate_headers)
-        self.openai: Any = None
-        self._opening: asyncio.Task[None] | None = None
-        self._asked = asyncio.Event()
+        self.language_models = LanguageModels(store, settings, self.routes, self.models, self.context)
+        self.manifests = Manifests(store, self.models, self.graphs, self.language_models)
         self.grpc: Any = None
-        self._manifests = -1
-        """Version of the newest change of a manifest that was read."""
-
         self._key = "" if settings.data.is_loopback else settings.api_key
         self._grpc_key = "" if settings.grpc is None or settings.grpc.is_loopback else settings.api_key
-        self._gauges()
+        gauges.add(self.context, self.models, self.door.around.events)
 
     async def start(self) -> None:
         """Follow the routes, load what they name, write what is observed."""
         self._read_policy()
         self.request_log.start()
         self.models.start(asyncio.get_running_loop())
-        self._read_options()
-        self.routes.on_commit(self._read_options)
+        self.manifests.follow()
+        self.routes.on_commit(self.manifests.follow)
         await asyncio.to_thread(self.routes.start)
         self.routes.subscribe(self.models.follow)
-        if importlib.util.find_spec("ondol.api.openai") and importlib.util.find_spec(_OPENAI):
-            self._opening = asyncio.get_running_loop().create_task(self._open_openai())
+        self.language_models.start()
         if self.settings.grpc is not None:
             await self._start_grpc(self.settings.grpc)
-
-    async def _open_openai(self) -> None:
-        """Open the door to language models once models answer, or as soon as somebody is at it.
-
-        Importing it takes as long as importing scikit-learn does, and no model's first answer needs it. Until it is
-        open this process is not ready. What cannot be opened, a broken project for instance, ends the process.
-        """
-        deadline = time.monotonic() + OPENAI_WAITS_SECONDS
-        while not (self.models.settled or self._asked.is_set() or time.monotonic() > deadline):
-            await asyncio.sleep(0.01)
-        try:
-            module = await asyncio.to_thread(importlib.import_module, _OPENAI)
-            door = module.OpenAIDoor(self.store, self.settings, self.routes, self.request_log)
-            await door.start()
-        except Exception as error:
-            log.error("the door to language models cannot be opened", exc_info=error)
-            signal.raise_signal(signal.SIGTERM)
-            raise
-        self.openai = door
-        self.context.spans = door.services.spans
-        self._read_language_models()
-
-    async def _ask_openai(self, scope: Any, receive: Any, send: Any) -> None:
-        if self.openai is None and self._opening is not None:
-            self._asked.set()
-            await asyncio.shield(self._opening)
-        await self.openai(scope, receive, send)
 
     async def _start_grpc(self, address: Address) -> None:
         """Serve gRPC as well; its library is imported beside what loads already."""
@@ -146,11 +105,7 @@ class DataPlane:
         if self.grpc is not None:
             await self.grpc.stop(DRAIN_SECONDS)
         await self.graphs.close()
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.gather(self._opening, return_exceptions=True)
-        if self.openai is not None:
-            await self.openai.stop()
+        await self.language_models.stop()
         await asyncio.to_thread(self.routes.stop)
         await asyncio.to_thread(self.models.stop)
         self.inside.stop()
@@ -163,69 +118,6 @@ class DataPlane:
             monitoring = projects.load(self.settings.project).monitoring
             self.context.sample, self.context.features = monitoring.sample, monitoring.features
 
-    def _read_options(self) -> None:
-        """Take what the manifests ask for; called after commits, in the thread that follows them."""
-        newest = resource_events.newest(self.store)
-        if newest != self._manifests:
-            self._manifests = newest
-            self._read_manifests()
-        self.models.surround(components.every(self.store))
-
-    def _read_manifests(self) -> None:
-        found, protocols = {}, {}
-        for resource in resources.every(self.store, inference_service.KIND):
-            paths = inference_service.predictors(resource.manifest)  # which runtime serves them, the controller says
-            service, _ = inference_service.read(resource.manifest, tuple(paths))
-            if service is not None:
-                found[service.name] = models_module.options_of(service)
-                protocols[service.name] = service.protocol
-        self.models.configure(found)
-        graphs: dict[str, InferenceGraph] = {}
-        for resource in resources.by_age(self.store, inference_graph.KIND):
-            graph, _ = inference_graph.read(resource.manifest)
-            if graph is not None and not graph.stopped:
-                graphs.setdefault(graph.name, graph)
-        self.graphs.configure(graphs, protocols)
-        self._read_language_models()
-
-    def _read_language_models(self) -> None:
-        """Tell the gateway which files applied manifests name; a manifest that is refused is control's to report."""
-        if self.openai is None:
-            return
-        files: dict[str, str] = {}
-        for resource in resources.by_age(self.store, llm_inference_service.KIND):
-            with contextlib.suppress(errors.InputError):
-                service = llm_inference_service.typed(resource.manifest)
-                if not service.stopped:
-                    files.setdefault(service.model, service.path)
-        self.openai.services.serve(files)
-
-    def _gauges(self) -> None:
-        gauge, context = self.metrics.gauge, self.context
-        gauge("ondol_queue_rows", "Rows queued or in a model.", self._queues)
-        events, fleet = self.door.around.events, self.models.fleet
-        gauge("ondol_payload_events_waiting", "CloudEvents not sent yet.", lambda: [((), events.waiting)])
-        gauge("ondol_payload_events_delivered_total", "CloudEvents sent.", lambda: [((), events.delivered)])
-        gauge("ondol_payload_events_lost_total", "CloudEvents given up.", lambda: [((), events.lost)])
-        gauge("ondol_processes", "Processes that serve.", lambda: fleet.measured(lambda pool: len(pool.ready)))
-        gauge("ondol_processes_waiting", "Requests without a process.", lambda: fleet.measured(lambda p: p.waiting))
-        gauge("ondol_process_restarts_total", "Processes ended.", lambda: fleet.measured(lambda pool: pool.restarts))
-        gauge("ondol_observations_waiting", "Observations not written yet.", lambda: [((), self.request_log.waiting)])
-        gauge("ondol_observations_dropped_total", "Observations lost.", lambda: [((), self.request_log.dropped)])
-        gauge("ondol_mirror_dropped_total", "Copies for a candidate not made.", lambda: [((), context.mirror.dropped)])
-        gauge(
-            "ondol_observations_sampled_out_total",
-            "Anonymous requests not logged.",
-            lambda: [((), context.sampled_out)],
-        )
-
-    def _queues(self) -> list[tuple[tuple[tuple[str, str], ...], float]]:
-        return [
-            ((("service", name), ("release", model.version)), model.batcher.waiting_rows)
-            for name, serving in sorted(self.models.serving.items())
-            for model in serving.models
-        ]
-
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
@@ -234,8 +126,8 @@ class DataPlane:
             return
         path: str = scope["path"]
         allowed = not self._key or _has_key(dict(scope["headers"]), self._key)
-        if path.startswith("/openai/v1") and self._opening is not None and allowed:
-            await self._ask_openai(scope, receive, send)
+        if path.startswith("/openai/v1") and allowed:
+            await self.language_models.ask(scope, receive, send)
             return
         await self._answer(scope, receive, send, self.respond)
 
@@ -273,8 +165,7 @@ class DataPlane:
         if self.door.handle(method, path, headers, body, reply):
             return
         if path == "/readyz":
-            opened = self.openai is not None or self._opening is None
-            ready = self.models.settled and opened and not self.door.draining
+            ready = self.models.settled and self.language_models.is_open and not self.door.draining
             states = self.models.states()
             grpc_at = str(self.settings.grpc or OFF)
             document = {"ready": ready, "services": states, "grpc": grpc_at}

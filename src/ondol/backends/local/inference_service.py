@@ -9,10 +9,11 @@ Must not load a model nor judge one: the data plane loads, and says so in `store
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 from ondol.backends.local import component_release, inference_status, moving, serving_runtimes
+from ondol.backends.local.progress import Progress
 from ondol.base import errors
 from ondol.base.settings import Settings
 from ondol.formats import inference_service, serving_runtime
@@ -37,47 +38,6 @@ _MAY_COME = ("INP-230", "INP-560", "INP-561", "INP-562")
 Json = dict[str, Any]
 
 
-@dataclass(slots=True)
-class Progress:
-    """How far one generation of one manifest is."""
-
-    generation: int
-    state: str = "resolving"
-    """`resolving`, `moving`, `done`, `failed` (nothing more to do until the manifest changes) or `stopped`."""
-
-    release: str = ""
-    variants: dict[str, str] = field(default_factory=dict)
-    """Releases of `spec.canary[]`, by name."""
-
-    runtime: str = ""
-    """Kind and name of the user's own runtime that serves the model, `ServingRuntime/mine`; empty: none does."""
-
-    rollout: str = ""
-    """Id of the rollout that was started because of this generation."""
-
-    staged_at: float = 0.0
-    """When the release was put on the route to be loaded."""
-
-    reason: str = ""
-    message: str = ""
-    tries: int = 0
-    retry_at: float = 0.0
-    uid: str = ""
-    """Of the object: one deleted and made anew begins anew, though its generation is the same."""
-
-    stop: str = ""
-    """The stop annotation; annotations do not count as a generation."""
-
-    def is_of(self, resource: Resource) -> bool:
-        """Whether this is progress with what the manifest asks for now."""
-        same_object = self.uid in ("", resource.uid)
-        return same_object and (self.generation, self.stop) == (resource.generation, _stop(resource))
-
-
-def _stop(resource: Resource) -> str:
-    return str(resource.manifest["metadata"].get("annotations", {}).get(inference_service.STOP_ANNOTATION, ""))
-
-
 def reconcile(store: Store, settings: Settings) -> bool:
     """Do the next steps of every InferenceService; return whether anything was done."""
     known: dict[str, Json] = counters.fact(store, _FACT) or {}
@@ -90,7 +50,7 @@ def reconcile(store: Store, settings: Settings) -> bool:
         before = known.get(key)
         progress = Progress(**before) if before else Progress(0)
         if not progress.is_of(resource):
-            progress = Progress(resource.generation, uid=resource.uid, stop=_stop(resource))
+            progress = Progress.of(resource)
         owner = owners.setdefault(resource.name, key)
         _advance(store, settings, resource, progress, owner if owner != key else "")
         after[key] = asdict(progress)

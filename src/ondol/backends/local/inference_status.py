@@ -5,8 +5,9 @@ Computed from the route and the data plane's loads every time. Must not change a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ondol.backends.local.progress import Progress
 from ondol.base import clock, hashing
 from ondol.base.settings import Settings
 from ondol.formats.kserve.runtime import SERVING_RUNTIME
@@ -16,9 +17,6 @@ from ondol.store.components import ServedComponent
 from ondol.store.connection import Store
 from ondol.store.loads import Load
 from ondol.store.resources import Resource
-
-if TYPE_CHECKING:
-    from ondol.backends.local.inference_service import Progress
 
 Json = dict[str, Any]
 

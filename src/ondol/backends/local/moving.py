@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from ondol.backends.local.progress import Progress
 from ondol.base import ids
 from ondol.formats import project
 from ondol.formats.inference_service import InferenceService
@@ -20,9 +20,6 @@ from ondol.records.rollout import CANDIDATE, Route, Variant
 from ondol.rollout import controller, units
 from ondol.store import loads, rollouts, routes
 from ondol.store.connection import Store
-
-if TYPE_CHECKING:
-    from ondol.backends.local.inference_service import Progress
 
 UNIT_ANNOTATION = "ondol.io/unit"
 """Where requests name their unit: `header:NAME`, `cookie:NAME` or `body:FIELD`."""
