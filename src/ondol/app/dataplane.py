@@ -33,7 +33,6 @@ from ondol.app.manifests import Manifests
 from ondol.base import errors
 from ondol.base import settings as settings_module
 from ondol.base.settings import OFF, Address, Settings
-from ondol.formats import project as projects
 from ondol.serving.desired import RouteTable
 from ondol.serving.metrics import Metrics
 from ondol.serving.models import Models
@@ -114,6 +113,10 @@ class DataPlane:
 
     def _read_policy(self) -> None:
         """Take what the project says about logging; a project that is not there, or broken, is control's to report."""
+        if not (self.settings.project / settings_module.PROJECT_FILE).is_file():
+            return
+        from ondol.formats import project as projects
+
         with contextlib.suppress(errors.OndolError):
             monitoring = projects.load(self.settings.project).monitoring
             self.context.sample, self.context.features = monitoring.sample, monitoring.features

@@ -16,7 +16,6 @@ from typing import Any
 from ondol.api.kserve.exchange import Context
 from ondol.base import errors
 from ondol.base.settings import Settings
-from ondol.formats import llm_inference_service
 from ondol.serving.desired import RouteTable
 from ondol.serving.models import Models
 from ondol.store import resources
@@ -81,6 +80,8 @@ class LanguageModels:
         """Tell the gateway which files applied manifests name; a manifest that is refused is control's to report."""
         if self._door is None:
             return
+        from ondol.formats import llm_inference_service  # after models answer, as the door itself
+
         files: dict[str, str] = {}
         for resource in resources.by_age(self._store, llm_inference_service.KIND):
             with contextlib.suppress(errors.InputError):

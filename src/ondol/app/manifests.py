@@ -1,5 +1,6 @@
 """What applied manifests ask of the data plane, read again after every commit that changed one.
 
+Their formats are imported with the first manifest: declaring them takes longer than loading a small model.
 Must not refuse: a manifest that cannot be followed is its controller's to report.
 """
 
@@ -7,8 +8,6 @@ from __future__ import annotations
 
 from ondol.api.kserve.graphs import GraphDoor
 from ondol.app.language_models import LanguageModels
-from ondol.formats import inference_graph, inference_service
-from ondol.formats.inference_graph import InferenceGraph
 from ondol.serving import models as models_module
 from ondol.serving.models import Models
 from ondol.store import components, resource_events, resources
@@ -23,8 +22,8 @@ class Manifests:
         self._models = models
         self._graphs = graphs
         self._language_models = language_models
-        self._newest = -1
-        """Version of the newest change of a manifest that was read."""
+        self._newest = 0
+        """Version of the newest change of a manifest that was read; 0: there was none ever."""
 
     def follow(self) -> None:
         """Look once; called after commits, in the thread that follows them."""
@@ -35,6 +34,8 @@ class Manifests:
         self._models.surround(components.every(self._store))
 
     def _read(self) -> None:
+        from ondol.formats import inference_graph, inference_service
+
         found, protocols = {}, {}
         for resource in resources.every(self._store, inference_service.KIND):
             paths = inference_service.predictors(resource.manifest)  # which runtime serves them, the controller says
@@ -43,7 +44,7 @@ class Manifests:
                 found[service.name] = models_module.options_of(service)
                 protocols[service.name] = service.protocol
         self._models.configure(found)
-        graphs: dict[str, InferenceGraph] = {}
+        graphs: dict[str, inference_graph.InferenceGraph] = {}
         for resource in resources.by_age(self._store, inference_graph.KIND):
             graph, _ = inference_graph.read(resource.manifest)
             if graph is not None and not graph.stopped:

@@ -141,6 +141,8 @@ def _nulls(
     required = {str(column.get("name")): bool(column.get("required", True)) for column in artifact.signature}
     if count == 0 or artifact.flavour != "sklearn":
         return tuple(not required.get(name, True) for name in names) if names else ()
+    if _is_plain_tree(artifact.model):
+        return ()
     found = []
     for column in range(count):
         if names and required.get(names[column], False):
@@ -150,22 +152,24 @@ def _nulls(
     return tuple(found) if any(found) else ()
 
 
+def _is_plain_tree(model: Any) -> bool:
+    """Return whether nothing comes before the trees; then no null is taken, and the model need not be asked."""
+    return model is _last(model) and _works_in_float32(model)
+
+
 def _survives_null(
     model: Any, count: int, names: tuple[str, ...], kinds: tuple[Kind, ...], frame: bool, column: int
 ) -> bool:
     row: list[Any] = [("" if kinds and kinds[index] == "text" else 0.0) for index in range(count)]
     row[column] = None if kinds and kinds[column] == "text" else np.nan
     probe = as_rows([row], InputSpec(count, names, kinds, (), frame))
-    last = _last(model)
-    strict = type(last).__name__.startswith(_TREES)
+    strict = _works_in_float32(model)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         try:
             model.predict(probe)
             if not strict:
                 return True
-            if model is last:
-                return False
             inner = np.asarray(model[:-1].transform(probe), dtype=np.float64)
             return not bool(np.isnan(inner).any())
         except Exception:  # noqa: BLE001 - a user's own transformer may raise anything; then null is not taken

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from ondol.formats.inference_service import Batcher, Component, InferenceService, Logger
 from ondol.records.worker import Scaling
+
+if TYPE_CHECKING:
+    from ondol.formats.inference_service import Batcher, Component, InferenceService, Logger
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
 _KNATIVE = "autoscaling.knative.dev/"

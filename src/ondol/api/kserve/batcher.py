@@ -12,13 +12,16 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ondol.api.kserve.answers import JSON, Headers, Reply
 from ondol.api.kserve.caller import RequestHeaders
-from ondol.formats.inference_service import Batcher
 from ondol.serving import inputs
+
+if TYPE_CHECKING:
+    from ondol.formats.inference_service import Batcher
 
 Dispatch = Callable[[RequestHeaders, bytes, Reply], None]
 

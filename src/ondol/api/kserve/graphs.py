@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -18,9 +18,11 @@ import msgspec
 from ondol.api.kserve import answers
 from ondol.api.kserve.answers import Headers, Reply
 from ondol.base import errors, transport
-from ondol.formats.inference_graph import InferenceGraph, Step
 from ondol.serving.graph.router import Answer, Router, RoutingError
 from ondol.serving.metrics import Metrics
+
+if TYPE_CHECKING:
+    from ondol.formats.inference_graph import InferenceGraph, Step
 
 RequestHeaders = dict[bytes, bytes]
 Handle = Callable[[str, str, RequestHeaders, bytes, Reply], bool]

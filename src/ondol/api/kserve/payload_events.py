@@ -12,11 +12,14 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ondol.api.kserve.answers import Headers, Reply
 from ondol.api.kserve.caller import RequestHeaders
 from ondol.base import clock, errors, transport
-from ondol.formats.inference_service import Logger
+
+if TYPE_CHECKING:
+    from ondol.formats.inference_service import Logger
 
 MOST_WAITING = 1_000
 SENDERS = 5

@@ -11,12 +11,14 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ondol.formats import gjson
-from ondol.formats.inference_graph import ROOT, InferenceGraph, Node, Step
+
+if TYPE_CHECKING:
+    from ondol.formats.inference_graph import InferenceGraph, Node, Step
 
 _decode = msgspec.json.Decoder().decode
 
@@ -45,7 +47,7 @@ class RoutingError(Exception):
         self.cause = cause
 
 
-Call = Callable[[Step, bytes], Awaitable[Answer]]
+Call = Callable[["Step", bytes], Awaitable[Answer]]
 """Sends a body to a step's service or URL; raises `RoutingError` when it cannot be reached."""
 
 
@@ -66,6 +68,8 @@ class Router:
 
         :raises RoutingError: when no answer of a step is the graph's answer.
         """
+        from ondol.formats.inference_graph import ROOT  # not before there is a graph: it takes long to import
+
         return await self._node(ROOT, body)
 
     async def _node(self, name: str, body: bytes) -> Answer:

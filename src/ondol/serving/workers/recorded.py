@@ -12,8 +12,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ondol.base import environments, errors
 from ondol.base.environments import Need
 from ondol.serving import model_files, pickles
@@ -48,6 +46,8 @@ def need_of(path: Path, model_format: str) -> Need | None:
 
 
 def _of_mlflow(folder: Path) -> Need | None:
+    import yaml
+
     description: Any = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8")) or {}
     flavours = description.get("flavors") or {}
     listed = _requirements(folder)
@@ -81,6 +81,8 @@ def _requirements(folder: Path) -> tuple[str, ...]:
 
 def _python(folder: Path) -> str:
     """Return the minor version of the Python that made a model; empty when it is not recorded."""
+    import yaml
+
     try:
         recorded: Any = yaml.safe_load((folder / "python_env.yaml").read_text(encoding="utf-8")) or {}
     except (OSError, yaml.YAMLError):
