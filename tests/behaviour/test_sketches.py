@@ -47,6 +47,7 @@ def test_a_sketch_says_what_the_tests_say_of_its_cells(seed: int, shift: float, 
     said = sketches.compare(sketches.of_frame(before, cells, blocks), merged, "", options)
     exact_options = Options(permutations=99, alpha=0.05, block="block" if blocks > 1 else "")
     exact = drift.compare(coded(before), coded(after), columns=[one.column for one in cells], options=exact_options)
+    whole_rows = {(one.column, one.kind): one.effect for one in drift.compare(before, after).columns}
     mine = {(one.column, one.kind): (one.effect, one.p_value, one.drifted) for one in said.columns}
     theirs = {(one.column, one.kind): (one.effect, one.p_value, one.drifted) for one in exact.columns}
     assert mine.keys() == theirs.keys()
@@ -54,3 +55,4 @@ def test_a_sketch_says_what_the_tests_say_of_its_cells(seed: int, shift: float, 
         assert mine[key][0] == pytest.approx(effect)
         assert mine[key][1] == pytest.approx(p_value, abs=1e-9)
         assert mine[key][2] == drifted
+        assert whole_rows[key] - 0.01 <= effect <= whole_rows[key] + 1e-9  # what the cells hide of the values

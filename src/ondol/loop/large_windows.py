@@ -19,8 +19,8 @@ from ondol.data.sketches import Cells, Sketch
 from ondol.loop import reference
 from ondol.records import codec
 from ondol.records.project import MonitorSpec
-from ondol.records.rollout import Decision, Observation, Route
-from ondol.store import counters
+from ondol.records.rollout import Decision, Route
+from ondol.store import counters, rollouts
 from ondol.store.connection import Store
 
 if TYPE_CHECKING:
@@ -44,8 +44,11 @@ class Counting:
     requests: int
     """All of the window, also those that another release answered."""
 
-    good: str = ""
+    good: str
     """Sketch of the release's newest window without drift, as text."""
+
+    known: dict[str, Any] | None
+    """What was on record when it was resumed."""
 
     @classmethod
     def resume(cls, store: Store, route: Route, kept: pd.DataFrame, spec: MonitorSpec, position: int) -> Counting:
@@ -54,26 +57,30 @@ class Counting:
         :param kept: the release's reference.
         """
         cells, blocks = sketches.cells_of(kept), max(spec.blocks, 1)
-        known = counters.fact(store, _fact(route.service)) or {}
+        on_record = known = counters.fact(store, _fact(route.service))
         key = {"release": route.stable, "monitor": codec.plain(spec)}
-        if known.get("key") != key:
+        if known is None or known["key"] != key:
             known = {"key": key, "start": position, "end": position, "requests": 0, "sketch": "", "good": ""}
         before = sketches.of_frame(kept, cells, blocks)
         if spec.reference == "last-good" and known["good"]:
             before = _read(known["good"], cells, blocks)
         sketch = _read(known["sketch"], cells, blocks)
-        return cls(route, spec, before, sketch, known["start"], known["end"], known["requests"], known["good"])
+        return cls(
+            route, spec, before, sketch, known["start"], known["end"], known["requests"], known["good"], on_record
+        )
 
-    def add(self, page: list[tuple[int, Observation]], rows: pd.DataFrame) -> None:
-        """Count requests.
+    def add(self, rows: pd.DataFrame, requests: int, end: int) -> None:
+        """Count a page of requests.
 
-        :param rows: those of the release that serves, as a table with the reference's columns.
+        :param rows: what the release that serves has answered of it, as a table with the reference's columns.
+        :param requests: how many there are in the page.
+        :param end: position of the last one.
         """
         if len(rows):
-            at = self.requests + np.arange(len(rows)) * len(page) // len(rows)
+            at = self.requests + np.arange(len(rows)) * requests // len(rows)
             self.sketch.add(rows, at * self.sketch.blocks // self.spec.window)
-        self.requests += len(page)
-        self.end = page[-1][0]
+        self.requests += requests
+        self.end = end
 
     def judge(self, least: float) -> Decision:
         """Return the decision about the full window."""
@@ -97,8 +104,12 @@ class Counting:
                 self.good = _text(self.sketch)
         return Decision(ids.new_id("decision"), time.time(), self.route.service, "drift", verdict, said, evidence)
 
-    def keep(self, store: Store, full: bool) -> None:
-        """Remember what is counted; after a full window the next one begins empty."""
+    def keep(self, store: Store, decision: Decision | None) -> bool:
+        """Remember what is counted, at once with the decision about a full window; the next one begins empty.
+
+        Return False, and change nothing, when another conductor has counted meanwhile.
+        """
+        full, fact = decision is not None, _fact(self.route.service)
         made = {
             "key": {"release": self.route.stable, "monitor": codec.plain(self.spec)},
             "start": self.end if full else self.start,
@@ -107,10 +118,15 @@ class Counting:
             "sketch": "" if full else _text(self.sketch),
             "good": self.good,
         }
-        if made != counters.fact(store, _fact(self.route.service)):
-            counters.put_fact(store, _fact(self.route.service), made)
-            # Written last: requests may be moved to files once they are counted, and are not counted again.
-            counters.put_fact(store, f"watch/{self.route.service}", self.end)
+        with store.write() as tx:
+            if counters.fact_in(tx, fact) != self.known:
+                return False
+            if decision is not None:
+                rollouts.decide_in(tx, decision)
+            counters.put_fact_in(tx, fact, made)
+            # Requests may be moved to files once they are counted, and are not counted again.
+            counters.put_fact_in(tx, f"watch/{self.route.service}", self.end)
+        return True
 
 
 def _fact(service: str) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ondol.base import ids
-from ondol.loop import reference, watch
+from ondol.loop import asked, reference
 from ondol.monitoring.request_archive import Archive
 from ondol.records.project import MonitorSpec
 from ondol.records.rollout import Decision, JudgePolicy, Observation
@@ -120,7 +120,7 @@ def _summary(scored: list[tuple[Observation, float]], spec: Watched) -> dict[str
     values = [loss for _, loss in scored]
     slices: dict[str, list[float]] = {}
     if spec.slices:
-        frame = watch.frame_of([one for one, _ in scored], list(spec.features))
+        frame = asked.table([one for one, _ in scored], list(spec.features))
         if len(frame) == len(scored):
             for column in (one for one in spec.slices if one in frame.columns):
                 text = frame[column].astype(str)
@@ -188,7 +188,7 @@ def scored_pairs(scored: Sequence[tuple[Observation, float]]) -> list[tuple[floa
     found = []
     for one, _ in scored:
         try:
-            chance, label = watch.chance_of(json.loads(one.prediction)), json.loads(one.label)
+            chance, label = asked.chance_of(json.loads(one.prediction)), json.loads(one.label)
         except ValueError:
             continue
         if chance is not None and 0 <= chance <= 1 and label in (0, 1):

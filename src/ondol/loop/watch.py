@@ -7,13 +7,12 @@ looked at leaves a decision, drifted or not.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ondol.base import duration, ids
-from ondol.loop import reference
+from ondol.loop import asked, reference
 from ondol.monitoring.request_archive import Archive
 from ondol.records import codec
 from ondol.records.project import MonitorSpec
@@ -32,13 +31,14 @@ _LEAST = 30  # rows that any comparison needs
 WHOLE = 20_000
 """Windows up to this many requests are read as a whole; of larger ones what is asked is counted as it comes."""
 
-_PAGE, _SECONDS = 2_000, 0.5  # requests at a time, and seconds of counting in one look
+_PAGE, _SECONDS = 5_000, 0.5  # requests at a time, and seconds of counting in one look
 
 
 def look(store: Store, blobs: Blobs, service: str, spec: MonitorSpec) -> Decision | None:
     """Judge the next full window of a service; return the decision, or None when there is no full window yet.
 
-    The position moves on after the decision, so that a crash between the two looks at the same window again.
+    The decision and the position move on at once: a crash before it looks at the same window again, and of several
+    conductors one decides.
     """
     route = routes.get(store, service)
     if route is None or route.kind != "model":
@@ -54,21 +54,25 @@ def look(store: Store, blobs: Blobs, service: str, spec: MonitorSpec) -> Decisio
     decision = None
     if kept is not None:
         mine = [one for _, one in found if one.release == route.stable]
-        current = frame_of(mine, [str(name) for name in kept.columns])
+        current = asked.table(mine, [str(name) for name in kept.columns])
         before = _before(store, blobs, service, kept, found, spec)
         decision = _judge(service, route.stable, before, current, (position, end), spec)
-        rollouts.decide(store, decision)
-        if decision.verdict == "stable":
-            times = [found[0][1].at, found[-1][1].at]
-            counters.put_fact(store, f"watch/{service}/good", {"release": route.stable, "times": times})
-    counters.put_fact(store, f"watch/{service}", end)
+    with store.write() as tx:
+        if int(counters.fact_in(tx, f"watch/{service}") or 0) != position:
+            return None
+        if decision is not None:
+            rollouts.decide_in(tx, decision)
+            if decision.verdict == "stable":
+                good = {"release": route.stable, "times": [found[0][1].at, found[-1][1].at]}
+                counters.put_fact_in(tx, f"watch/{service}/good", good)
+        counters.put_fact_in(tx, f"watch/{service}", end)
     return decision
 
 
 def _look_at_a_large_one(store: Store, blobs: Blobs, route: Route, spec: MonitorSpec, position: int) -> Decision | None:
     """Count what came since the last look, for half a second at most; judge when the window is full.
 
-    What is counted is kept with its position, so that a crash loses nothing and counts nothing twice.
+    What is counted, its position and the decision are kept at once: a crash loses, counts and says nothing twice.
     """
     from ondol.loop.large_windows import Counting
 
@@ -76,23 +80,21 @@ def _look_at_a_large_one(store: Store, blobs: Blobs, route: Route, spec: Monitor
         return None
     kept = reference.load(store, blobs, route.stable)
     if kept is None:  # nothing to compare with: what came may be moved to files
-        passed = observations.after(store, route.service, position, _PAGE)
-        counters.put_fact(store, f"watch/{route.service}", passed[-1][0])
+        _, passed = observations.exchanges_after(store, route.service, position, _PAGE)
+        counters.put_fact(store, f"watch/{route.service}", passed)
         return None
     counting = Counting.resume(store, route, kept, spec, position)
     until = time.monotonic() + _SECONDS
     while counting.requests < spec.window and time.monotonic() < until:
-        page = observations.after(store, route.service, counting.end, min(_PAGE, spec.window - counting.requests))
+        wanted = min(_PAGE, spec.window - counting.requests)
+        page, end = observations.exchanges_after(store, route.service, counting.end, wanted)
         if not page:
             break
-        counting.add(page, frame_of([one for _, one in page if one.release == route.stable], list(kept.columns)))
+        rows = asked.table([one for one in page if one.release == route.stable], list(kept.columns))
+        counting.add(rows, len(page), end)
     full = counting.requests >= spec.window
-    decision = None
-    if full:
-        decision = counting.judge(max(_LEAST, _SHARE * spec.window))
-        rollouts.decide(store, decision)
-    counting.keep(store, full)
-    return decision
+    decision = counting.judge(max(_LEAST, _SHARE * spec.window)) if full else None
+    return decision if counting.keep(store, decision) else None
 
 
 def _before(
@@ -118,48 +120,10 @@ def _before(
     else:
         return kept
     rows = list(Archive(store, blobs).read(service, times[0], times[1] + 1e-6))
-    frame = frame_of(rows, columns)
+    frame = asked.table(rows, columns)
     if any(one.release != release for one in rows) and reference.PREDICTION in frame.columns:
         frame = frame.drop(columns=[reference.PREDICTION])
     return frame
-
-
-def frame_of(rows: list[Observation], columns: list[str]) -> pd.DataFrame:
-    """Return logged requests as a table with the reference's columns; what a request did not say is missing."""
-    import pandas as pd
-
-    features = [name for name in columns if name != reference.PREDICTION]
-    records: list[dict[str, Any]] = []
-    for row in rows:
-        if not row.features or row.status >= 400:
-            continue
-        given = json.loads(row.features)
-        instances = given if isinstance(given, list) and given and isinstance(given[0], (list, dict)) else [given]
-        answers = _answers(row.prediction, len(instances))
-        for instance, answer in zip(instances, answers, strict=True):
-            record = instance if isinstance(instance, dict) else dict(zip(features, instance, strict=False))
-            if reference.PREDICTION in columns:
-                record = {**record, reference.PREDICTION: answer}
-            records.append(record)
-    return pd.DataFrame(records).reindex(columns=columns)
-
-
-def _answers(prediction: str, rows: int) -> list[float | None]:
-    """Return one number for each row of a logged answer."""
-    try:
-        values = json.loads(prediction)
-    except ValueError:
-        return [None] * rows
-    if not isinstance(values, list) or len(values) != rows:
-        values = [values] if rows == 1 else [None] * rows
-    return [chance_of(value) for value in values]
-
-
-def chance_of(value: Any) -> float | None:
-    """Return one number for a prediction: the last class' probability, or the prediction itself."""
-    while isinstance(value, list) and value:
-        value = value[-1]
-    return float(value) if isinstance(value, (int, float)) else None
 
 
 def in_blocks(frame: pd.DataFrame, blocks: int) -> pd.DataFrame:

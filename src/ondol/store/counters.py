@@ -24,15 +24,25 @@ def reserve(tx: Tx, name: str, count: int = 1) -> int:
 def put_fact(store: Store, name: str, value: Any) -> None:
     """Remember a small plain value under a name (demo progress, monitor positions …)."""
     with store.write() as tx:
-        tx.execute(
-            "INSERT INTO facts (name, body, at) VALUES (?, ?, ?) "
-            "ON CONFLICT (name) DO UPDATE SET body = excluded.body, at = excluded.at",
-            (name, msgspec.json.encode(value).decode(), time.time()),
-        )
+        put_fact_in(tx, name, value)
+
+
+def put_fact_in(tx: Tx, name: str, value: Any) -> None:
+    """`put_fact` as a part of a transaction."""
+    tx.execute(
+        "INSERT INTO facts (name, body, at) VALUES (?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET body = excluded.body, at = excluded.at",
+        (name, msgspec.json.encode(value).decode(), time.time()),
+    )
 
 
 def fact(store: Store, name: str) -> Any:
     """Return what `put_fact` remembered, or None."""
     with store.read() as tx:
-        row = tx.row("SELECT body FROM facts WHERE name = ?", (name,))
+        return fact_in(tx, name)
+
+
+def fact_in(tx: Tx, name: str) -> Any:
+    """`fact` as a part of a transaction."""
+    row = tx.row("SELECT body FROM facts WHERE name = ?", (name,))
     return msgspec.json.decode(row["body"]) if row else None

@@ -286,6 +286,26 @@ def after(store: Store, service: str, seq: int, limit: int) -> list[tuple[int, O
     return [(row["seq"], _observation(row)) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What was asked and answered: a part of an observation, read in a fraction of the time."""
+
+    release: str
+    status: int
+    features: str = ""
+    prediction: str = ""
+
+
+def exchanges_after(store: Store, service: str, seq: int, limit: int) -> tuple[list[Exchange], int]:
+    """Return up to `limit` exchanges of a service after a position, in order, and the position of the last one."""
+    with store.read() as tx:
+        rows = tx.rows(
+            "SELECT seq, body FROM observations WHERE service = ? AND seq > ? ORDER BY seq LIMIT ?",
+            (service, seq, limit),
+        )
+    return [codec.decode(row["body"], Exchange) for row in rows], rows[-1]["seq"] if rows else seq
+
+
 def volume(store: Store, service: str, since: float, seconds: float, buckets: int) -> list[int]:
     """Return how many requests of a service are in each of some equal spans of time since a moment.
 
