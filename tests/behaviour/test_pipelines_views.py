@@ -40,6 +40,13 @@ def test_the_page_of_a_run_shows_graph_time_steps_and_artifacts(samples: Path, h
     assert "<script" not in text
 
 
+def test_what_an_ended_run_never_came_to_is_not_pending(samples: Path, home: Settings, store: Store) -> None:
+    done = tools.run(samples / "choice.yaml", store, home, {"coin": "tails", "count": 2})
+    pipeline = runner.kept_pipeline(done, home.home)
+    assert "pending" not in page.of(done, pipeline)
+    assert "pending" in page.of(replace(done, state="running"), pipeline)
+
+
 def test_names_and_errors_cannot_break_out_of_the_page(samples: Path, home: Settings, store: Store) -> None:
     done = tools.run(samples / "types.yaml", store, home, {"big": 1, "text": "x"})
     evil = '<img src=x onerror="alert(1)">'

@@ -124,6 +124,8 @@ def show_run(run: str, artifacts: bool, page: Path | None, as_json: bool) -> Non
 def _show(run: PipelineRun, home: Path) -> None:
     print(f"{run.id}  {run.name}  {_state(run, home)}  {_took(run.started_at, run.ended_at)}")
     print(f"  file: {run.source}")
+    if run.mlflow_run:
+        print(f"  MLflow run: {run.mlflow_run}")
     for name, value in run.parameters.items():
         print(f"  {name} = {value!r}")
     for name, value in run.outputs.items():

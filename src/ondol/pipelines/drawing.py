@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 from ondol.formats import kfp_graph
 from ondol.formats.kfp_graph import Graph, Pipeline
-from ondol.records.pipeline import PipelineRun, TaskRun
+from ondol.records.pipeline import PipelineRun, TaskRun, TaskState
 
 COLOURS = {
     "succeeded": "#2e7d4f",
@@ -26,18 +26,19 @@ _BOX, _GAP, _HIGH, _ROW = 190, 50, 40, 64
 _BAR, _LABEL, _WIDE = 22, 220, 640
 
 
-def state_of(task: TaskRun | None) -> str:
+def state_of(task: TaskRun) -> str:
     """Return a task's state in one word: `reused` is one of its own."""
-    if task is None:
-        return "pending"
     return "reused" if task.cached else task.state
 
 
-def graph(pipeline: Pipeline, body: Graph, tasks: Mapping[str, TaskRun], prefix: str = "") -> str:
+def graph(
+    pipeline: Pipeline, body: Graph, tasks: Mapping[str, TaskRun], prefix: str = "", unreached: TaskState = "pending"
+) -> str:
     """Return one graph of a pipeline as SVG: a box per task, in columns by what it waits for.
 
     :param tasks: the run's tasks by name; empty for a pipeline that has not run.
     :param prefix: of the tasks' names in the run, `outer/` inside a nested pipeline.
+    :param unreached: the state of tasks that the run has not come to.
     """
     columns = _columns(body)
     places = {
@@ -58,7 +59,8 @@ def graph(pipeline: Pipeline, body: Graph, tasks: Mapping[str, TaskRun], prefix:
     for name, (x, y) in places.items():
         done = tasks.get(prefix + name)
         inner = pipeline.components[body.tasks[name].component].body
-        parts.append(_box(x, y, name, state_of(done), done, len(inner.tasks) if isinstance(inner, Graph) else 0))
+        state = state_of(done) if done is not None else unreached
+        parts.append(_box(x, y, name, state, done, len(inner.tasks) if isinstance(inner, Graph) else 0))
     return _svg(wide, high, parts, "Graph of the pipeline")
 
 

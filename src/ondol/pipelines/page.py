@@ -12,7 +12,7 @@ from typing import Any
 from ondol.formats.kfp_graph import Graph, Pipeline
 from ondol.pipelines import drawing, previews
 from ondol.pipelines.previews import Preview
-from ondol.records.pipeline import PipelineRun, TaskRun
+from ondol.records.pipeline import PipelineRun, TaskState
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1d2127;margin:2rem auto;max-width:70rem;padding:0 1rem}
@@ -26,7 +26,6 @@ td:nth-child(3){white-space:nowrap}.path{color:#5b626c}
 
 def of(run: PipelineRun, pipeline: Pipeline) -> str:
     """Return the page of a run."""
-    tasks = {task.name: task for task in run.tasks}
     body = "\n".join(
         [
             f"<h1>{escape(run.name)}</h1>",
@@ -34,7 +33,7 @@ def of(run: PipelineRun, pipeline: Pipeline) -> str:
             f"<pre>{escape(run.error)}</pre>" if run.error else "",
             _values("Parameters", run.parameters),
             _values("Outputs", run.outputs),
-            *graphs(pipeline, tasks),
+            *graphs(pipeline, run),
             f"<h2>Time</h2><figure>{drawing.gantt(run)}</figure>",
             f"<h2>Steps</h2>{_steps(run)}",
             "<h2>Artifacts</h2>",
@@ -47,12 +46,14 @@ def of(run: PipelineRun, pipeline: Pipeline) -> str:
     )
 
 
-def graphs(pipeline: Pipeline, tasks: dict[str, TaskRun]) -> Iterator[str]:
+def graphs(pipeline: Pipeline, run: PipelineRun) -> Iterator[str]:
     """Yield the pipeline's graph and those inside it, each as a heading and a picture."""
+    tasks = {task.name: task for task in run.tasks}
+    unreached: TaskState = "pending" if run.state == "running" else "skipped"
     waiting: list[tuple[str, str, Any]] = [("", "Graph", pipeline.root.body)]
     while waiting:
         prefix, title, body = waiting.pop(0)
-        yield f"<h2>{escape(title)}</h2><figure>{drawing.graph(pipeline, body, tasks, prefix)}</figure>"
+        yield f"<h2>{escape(title)}</h2><figure>{drawing.graph(pipeline, body, tasks, prefix, unreached)}</figure>"
         for name, task in body.tasks.items():
             inner = pipeline.components[task.component].body
             if isinstance(inner, Graph):

@@ -20,13 +20,16 @@ that have only kfp and the component's packages. The forking process runs no thr
 from __future__ import annotations
 
 import ast
+import atexit
 import contextlib
+import faulthandler
 import json
 import linecache
 import os
 import select
 import signal
 import sys
+import threading  # like atexit and faulthandler: imported once here, or every forked step would import it again
 import time
 from pathlib import Path
 from types import ModuleType
@@ -237,8 +240,6 @@ def _mount(mounts: list[list[Any]], libc: Any) -> str:
 
 def _settle_in(libc: Any) -> None:
     """Become a process for steps: a session, signals and streams of its own; it dies with the one that forked it."""
-    import faulthandler
-
     os.setsid()
     if libc is not None:
         libc.prctl(_DIE_WITH_PARENT, signal.SIGKILL)
@@ -275,9 +276,6 @@ def _child(request: dict[str, Any], libc: Any) -> NoReturn:
 
 def _leave() -> None:
     """Do what Python does at its end, which `os._exit` leaves out: wait for threads, run `atexit` functions."""
-    import atexit
-    import threading
-
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
 

@@ -212,7 +212,7 @@ class Pages:
         run = runs.get(self._store, request.path_params["id"])
         with contextlib.suppress(errors.InputError):  # its folder was removed: the rest of the page is still true
             pipeline = runner.kept_pipeline(run, self._home)
-            drawn = list(page.graphs(pipeline, {task.name: task for task in run.tasks}))
+            drawn = list(page.graphs(pipeline, run))
             artifacts = list(page.artifacts(run))
             return "run.html", {"run": run, "timeline": plots.of_run(run), "graphs": drawn, "artifacts": artifacts}
         return "run.html", {"run": run, "timeline": plots.of_run(run)}
