@@ -12,13 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
+import numpy as np
 import pytest
 import yaml
 from tests.behaviour import serving_tools
 from tests.behaviour.serving_tools import Plane
 from tests.behaviour.test_inference_service import X, Y, settle, write
 
+from ondol.api.kserve.messages import CLASSES, SERVICE
 from ondol.base.settings import Settings
 from ondol.store import components, observations, resources, routes
 from ondol.store.connection import Store
@@ -268,3 +271,57 @@ def test_variables_in_secrets_reach_the_process_and_nothing_else(
         assert plane.predict("delay", [1]).status_code == 200, "the version before goes on"
     written = [path for path in home.home.rglob("*") if path.is_file()]
     assert not [path for path in written if b"hunter-2-hunter" in path.read_bytes()]
+
+
+def over_grpc(channel: grpc.Channel, rows: Any, **fields: Any) -> tuple[list[float], Any]:
+    """Ask over gRPC with one FP64 tensor; return the first output and the trailing metadata."""
+    tensor = {"name": "x", "datatype": "FP64", "shape": np.shape(rows)}
+    raw = np.array(rows, "<f8").tobytes()
+    message = CLASSES["ModelInferRequest"](model_name="delay", inputs=[tensor], raw_input_contents=[raw], **fields)
+    call = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+    data, told = call.with_call(message.SerializeToString(), timeout=60)
+    contents = CLASSES["ModelInferResponse"].FromString(data).outputs[0].contents
+    return [*contents.fp64_contents, *contents.int64_contents], dict(told.trailing_metadata())
+
+
+def code_of(channel: grpc.Channel, rows: Any) -> tuple[str, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        over_grpc(channel, rows)
+    failed: Any = caught.value
+    return failed.code().name, failed.details()
+
+
+@pytest.mark.slow
+def test_grpc_and_invocations_reach_the_processes_that_speak_them(home: Settings, store: Store, tmp_path: Path) -> None:
+    shutil.copytree(SERVERS, home.project, dirs_exist_ok=True)
+    (home.project / "ondol.yaml").write_text(IMAGES)
+    with (
+        serving_tools.running(home, store, grpc=True) as plane,
+        grpc.insecure_channel(plane.settings.grpc_at) as channel,
+    ):
+        resources.apply(store, container("myorg/predictor:v1", args=["--model_name=sum", "--grpc_port=9000"]))
+        assert conditions(settle(plane))["Ready"] == "True"
+        sums, told = over_grpc(channel, [[1, 2], [3, 4]], id="r-1")
+        assert (sums, told["x-request-id"], told["x-ondol-arm"]) == ([3.0, 7.0], "r-1", "stable")
+        assert code_of(channel, [[1, 2, 3]]) == ("INVALID_ARGUMENT", "two columns at most")
+        serving_tools.wait(lambda: bool(observations.of_service(store, "delay")))
+        (kept,) = observations.of_service(store, "delay")
+        assert kept.features == '[{"name":"x","shape":[2,2],"datatype":"FP64","data":[1.0,2.0,3.0,4.0]}]'
+        assert '"data":[3.0,7.0]' in kept.prediction
+        described = CLASSES["ModelMetadataRequest"](name="delay").SerializeToString()
+        answer = channel.unary_unary(f"/{SERVICE}/ModelMetadata")(described, timeout=60)
+        assert CLASSES["ModelMetadataResponse"].FromString(answer).name == "sum"
+        scored = plane.client.post("/endpoints/delay/invocations", json={"inputs": [[1, 1]]})
+        assert (scored.status_code, scored.json()["code"]) == (422, "UNS-370")
+        assert code_of(channel, [[-9]])[0] == "UNAVAILABLE"
+
+        resources.apply(store, service(GUIDE % write(tmp_path / "model")))
+        serving_tools.wait(lambda: conditions(settle(plane))["Ready"] == "True")
+        assert over_grpc(channel, (2 * X[:5]).tolist())[0] == Y[:5].tolist()
+
+        resources.apply(store, container("myorg/plain:v1", command=["python", "plain.py"]))
+        settle(plane)
+        serving_tools.wait(lambda: "pid" in plane.predict("delay", [1]).json())
+        assert code_of(channel, [[1]])[0] == "UNIMPLEMENTED"
+        scored = plane.client.post("/endpoints/delay/invocations", json={"instances": [[1, 1]]})
+        assert scored.json()["predictions"] == [[1, 1]]

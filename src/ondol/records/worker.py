@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -24,6 +25,17 @@ class VariableSource:
 
     optional: bool = False
     """Whether it may be absent."""
+
+
+def argument(command: Sequence[str], name: str) -> str:
+    """Return the value of an option in a command, `--name value` or `--name=value`; empty when it is not there."""
+    for index, part in enumerate(command):
+        for option in (f"--{name}", f"--{name.replace('_', '-')}"):
+            if part == option and index + 1 < len(command):
+                return command[index + 1]
+            if part.startswith(f"{option}="):
+                return part.partition("=")[2]
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,19 +137,6 @@ class KServeDoor:
             )
         raise errors.StateError(f"model {service!r} is not ready: {state}", way_out="`ondol status`", code="STA-021")
 
-    def in_memory(self, service: str) -> Serving:
-        """Return what serves a model, for a protocol that only models in memory speak.
-
-        :raises OndolError: as `find` does; UNS-370 when processes of its own answer.
-        """
-        serving = self.find(service)
-        if serving.forwards:
-            raise errors.UnsupportedError(
-                f"{service!r} is answered by a process of its own, which is asked over HTTP", where="path",
-                way_out=f"POST /v1/models/{service}:predict or /v2/models/{service}/infer.", code="UNS-370",
-            )  # fmt: skip
-        return serving
-
     def _forward(
         self, service: str, protocol: str, method: str, path: str, headers: RequestHeaders, body: bytes, reply: Reply,
         started: float, inside: bool,
@@ -163,8 +150,9 @@ class KServeDoor:
             return False
         caller = self.callers.read(headers, 1, serving.route, body)
         request = forward.Request(
-            serving, component, protocol, method, path, headers, body, reply, started, inside, caller
-        )
+            serving, component, protocol, method, path, headers, body, reply, started, inside, caller,
+            forward.OVER_HTTP,
+        )  # fmt: skip
         self.forwarding.start(request)
         return True
 
@@ -245,7 +233,8 @@ class KServeDoor:
         try:
             _only("POST", method)
             service = invocations.service_of(named, headers, self.models)
-            self._ask(Call(self.in_memory(service), "mlflow", headers, body, answer, started), invocations.read)
+            if not self._forward(service, "mlflow", method, path, headers, body, answer, started, False):
+                self._ask(Call(self.find(service), "mlflow", headers, body, answer, started), invocations.read)
         except Exception as error:  # noqa: BLE001 - the connection and the process must live on
             self._fail(error, service, "mlflow", headers, answer, started)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -62,7 +62,7 @@ class Request:
     """Who answers: `transformer`, `explainer` or `predictor`."""
 
     protocol: str
-    """`v1`, `v2` or `explain`."""
+    """`v1`, `v2`, `explain`, `mlflow` or `grpc`."""
 
     method: str
     path: str
@@ -72,6 +72,7 @@ class Request:
     started: float
     inside: bool
     caller: Caller
+    way: Way
     arm: Arm = STABLE
     span: ActiveSpan | None = None
     """This request in its caller's trace, if it is traced."""
@@ -88,12 +89,54 @@ class Request:
     @property
     def mirrored(self) -> bool:
         """Whether the answer may be compared with a candidate's."""
-        return self.component == "predictor" and self.arm == STABLE and self.protocol != "explain" and bool(self.body)
+        asks = self.method == "POST" and self.protocol != "explain"
+        return self.component == "predictor" and self.arm == STABLE and asks
 
     @property
     def seconds(self) -> float:
         """How long the answer is waited for."""
         return min(self.serving.options.timeout_seconds, self.caller.timeout)
+
+    def onwards(self) -> Mapping[str, str]:
+        """Return the headers for the process, with the id and the unit that the predictor is to know."""
+        found = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in self.headers.items()
+            if name.decode("latin-1") not in _NOT_PASSED_ON
+        }
+        found["x-request-id"] = self.caller.ids[0]
+        if self.span is not None:
+            found["traceparent"] = telemetry.traceparent(self.span)
+        if self.caller.unit != self.caller.ids[0]:
+            found["x-ondol-unit"] = self.caller.unit
+        return found
+
+
+class Way(Protocol):
+    """How a process is asked, and how the request log reads what goes through."""
+
+    async def send(self, request: Request, pool: Pool) -> Answer: ...
+
+    def asked(self, body: bytes) -> bytes:
+        """Return a request's body as JSON of V1 or V2; empty when it is none."""
+
+    def answered(self, body: bytes) -> bytes:
+        """Return an answer's body likewise."""
+
+
+class _OverHTTP(Way):
+    async def send(self, request: Request, pool: Pool) -> Answer:
+        path = partial(_path, request)
+        return await pool.send(request.method, path, request.onwards(), request.body, request.seconds)
+
+    def asked(self, body: bytes) -> bytes:
+        return body
+
+    def answered(self, body: bytes) -> bytes:
+        return body
+
+
+OVER_HTTP = _OverHTTP()
 
 
 def component_for(serving: Serving, protocol: str, inside: bool) -> str:
@@ -104,6 +147,14 @@ def component_for(serving: Serving, protocol: str, inside: bool) -> str:
     if protocol != "explain" and not inside and "transformer" in parts:
         return "transformer"
     return "predictor" if serving.stable.pool is not None else ""
+
+
+def not_spoken(service: str, what: str) -> errors.UnsupportedError:
+    """Return the refusal of a protocol that the process behind a service does not serve."""
+    return errors.UnsupportedError(
+        f"{service!r} is answered by a process of its own, which does not serve {what}", where="path",
+        way_out=f"POST /v1/models/{service}:predict or /v2/models/{service}/infer.", code="UNS-370",
+    )  # fmt: skip
 
 
 class Forwarding:
@@ -162,8 +213,9 @@ class Forwarding:
         failure: Exception | None = None
         answer = Answer(500, {}, b"")
         try:
-            path = partial(_path, request)
-            answer = await pool.send(request.method, path, _onwards(request), request.body, request.seconds)
+            answer = await request.way.send(request, pool)
+            if request.protocol == "mlflow" and answer.status == 404:
+                failure = not_spoken(request.service, "MLflow's /invocations")
         except Exception as error:  # noqa: BLE001 - whatever happened is this request's answer
             failure = error
         finally:
@@ -186,7 +238,7 @@ class Forwarding:
             self._context.mirror.dropped += 1
             return
         caller, milliseconds = request.caller, (time.perf_counter() - request.started) * 1000
-        mine = _values(answer.body)
+        mine = _values(request.way.answered(answer.body)) if status == 200 else []
         original = Original(caller.ids[0], caller.unit, [], False, status if mine else 500, mine, milliseconds)
         task = asyncio.get_running_loop().create_task(self._copied(request, original, candidate, candidate.pool))
         self._tasks.add(task)
@@ -197,10 +249,10 @@ class Forwarding:
         error: Exception | None = None
         predictions: list[Any] = []
         try:
-            path, headers = partial(_path, request), _onwards(request)
-            answer = await pool.send(request.method, path, headers, request.body, request.seconds)
-            predictions = _values(answer.body)
-            if answer.status != 200:
+            answer = await request.way.send(request, pool)
+            if answer.status == 200:
+                predictions = _values(request.way.answered(answer.body))
+            else:
                 error = errors.ComponentError(f"status {answer.status}")
         except Exception as raised:  # noqa: BLE001 - nobody waits for this answer
             error = raised
@@ -223,7 +275,8 @@ class Forwarding:
             return  # the predictor's own exchange is what the log keeps
         now = time.time()
         if caller.explicit or route.candidate or status >= 500 or context.keeps(route.service, now, 1):
-            features, prediction = _kept(request.body), _kept(answer.body) if status == 200 else ""
+            features = _kept(request.way.asked(request.body))
+            prediction = _kept(request.way.answered(answer.body)) if status == 200 else ""
             context.request_log.append(
                 Observation(
                     caller.ids[0], now, route.service, request.model.digest, request.arm, caller.unit, status,
@@ -281,21 +334,6 @@ def _path(request: Request, name: str) -> str:
         return request.path
     head, _, tail = request.path.partition(f"/models/{request.service}")
     return f"{head}/models/{name}{tail}"
-
-
-def _onwards(request: Request) -> Mapping[str, str]:
-    """Return the request's headers for the process, with the id and the unit that the predictor is to know."""
-    found = {
-        name.decode("latin-1"): value.decode("latin-1")
-        for name, value in request.headers.items()
-        if name.decode("latin-1") not in _NOT_PASSED_ON
-    }
-    found["x-request-id"] = request.caller.ids[0]
-    if request.span is not None:
-        found["traceparent"] = telemetry.traceparent(request.span)
-    if request.caller.unit != request.caller.ids[0]:
-        found["x-ondol-unit"] = request.caller.unit
-    return found
 
 
 def _back(headers: Mapping[str, str]) -> Headers:

@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 import msgspec
 
-from ondol.api.kserve import answers, aside, grpc_tensors, repository, v2, v2_documents
+from ondol.api.kserve import answers, aside, caller, forward, grpc_relay, grpc_tensors, repository, v2, v2_documents
 from ondol.api.kserve.call import Call
 from ondol.api.kserve.door import KServeDoor
 from ondol.api.kserve.messages import SERVICE
@@ -70,6 +70,7 @@ class GRPCServer:
     def __init__(self, door: KServeDoor, authorize: Callable[[dict[bytes, bytes]], bool]) -> None:
         self._door = door
         self._authorize = authorize
+        self._relay = grpc_relay.Relay()
         self._server: grpc.aio.Server | None = None
 
     async def start(self, address: Address) -> None:
@@ -108,6 +109,10 @@ class GRPCServer:
                 )  # fmt: skip
             if method == "ModelInfer":
                 return await self._infer(data, headers, context, started)
+            if method == "ModelMetadata":
+                name = grpc_tensors.parse("ModelMetadataRequest", data).name
+                if (serving := self._door.find(name)).forwards:
+                    return await self._relayed(method, data, serving, "", headers, context, started)
             return self._document(method, data)
         except errors.OndolError as error:
             status = answers.status_of(error)
@@ -121,26 +126,36 @@ class GRPCServer:
         raise AssertionError("abort raises")
 
     async def _infer(self, data: bytes, headers: dict[bytes, bytes], context: Any, started: float) -> bytes:
-        answered: asyncio.Future[tuple[int, bytes, answers.Headers]] = asyncio.get_running_loop().create_future()
-
-        def reply(status: int, body: bytes, found: answers.Headers) -> None:
-            if not answered.done():
-                answered.set_result((status, body, found))
-
         message = grpc_tensors.parse("ModelInferRequest", data)
-        serving = self._door.in_memory(message.model_name)
+        serving = self._door.find(message.model_name)
+        if serving.forwards:
+            return await self._relayed("ModelInfer", data, serving, message.id, headers, context, started)
         request = await self._read(message, len(data), serving)
-        remaining = context.time_remaining()
-        if remaining is not None:
-            request.timeout = min(request.timeout, max(remaining, 0.0))
+        request.timeout = min(request.timeout, _remaining(context))
+        reply, answered = _awaited()
         call = Call(serving, "grpc", headers, b"", reply, started, message.model_version)
         self._door.begin(call, request, grpc_tensors.Writer(serving, request).write, reply)
-        status, body, found = await answered
-        metadata = tuple((name.decode(), value.decode()) for name, value in found if name.startswith(_TOLD))
-        if status != 200:
-            await _abort(context, status, body, metadata)
-        context.set_trailing_metadata(metadata)
-        return body
+        return await _told(context, *await answered)
+
+    async def _relayed(
+        self, method: str, data: bytes, serving: Serving, given: str, headers: dict[bytes, bytes], context: Any,
+        started: float,
+    ) -> bytes:  # fmt: skip
+        """Let the process answer that stands before the model, or instead of it.
+
+        :param given: the id in the message, if any.
+        """
+        asking = self._door.callers.read(headers, 1, serving.route, given=given)
+        asking.timeout = min(asking.timeout, _remaining(context))
+        component = forward.component_for(serving, "grpc", inside=False)
+        verb = "POST" if method == "ModelInfer" else "GET"
+        reply, answered = _awaited()
+        self._door.forwarding.start(
+            forward.Request(
+                serving, component, "grpc", verb, method, headers, data, reply, started, False, asking, self._relay
+            )
+        )
+        return await _told(context, *await answered)
 
     async def _read(self, message: Any, size: int, serving: Serving) -> v2.Request:
         """Read a message, a large one beside the event loop."""
@@ -227,6 +242,35 @@ def _refusal(text: str) -> Any:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
 
     return refuse
+
+
+def _awaited() -> tuple[answers.Reply, asyncio.Future[Any]]:
+    """Return a reply, and what waits for it: status, body and headers."""
+    answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def reply(status: int, body: bytes, found: answers.Headers) -> None:
+        if not answered.done():
+            answered.set_result((status, body, found))
+
+    return reply, answered
+
+
+def _remaining(context: Any) -> float:
+    """Return for how many seconds the caller still waits."""
+    remaining = context.time_remaining()
+    return caller.NEVER if remaining is None else max(remaining, 0.0)
+
+
+async def _told(context: Any, status: int, body: bytes, headers: answers.Headers) -> bytes:
+    """Return the body of an answer, its headers as metadata; a refusal ends the call."""
+    metadata = tuple((name.decode(), value.decode()) for name, value in headers if name.startswith(_TOLD))
+    refused = grpc_relay.refused_by(status, body, headers)
+    if refused is not None:
+        await context.abort(*refused, metadata)
+    if status != 200:
+        await _abort(context, status, body, metadata)
+    context.set_trailing_metadata(metadata)
+    return body
 
 
 async def _abort(context: Any, status: int, body: bytes, metadata: Any = ()) -> None:

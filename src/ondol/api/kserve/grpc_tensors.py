@@ -6,11 +6,13 @@ is raw when the request was, as KServe and MLServer answer. Must not import gRPC
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ondol.api.kserve import v2
 from ondol.api.kserve.messages import CLASSES
-from ondol.serving import inputs, payloads_raw, payloads_v2
+from ondol.base import errors
+from ondol.serving import inputs, payloads_raw, payloads_v1, payloads_v2, row_text
 from ondol.serving.models import Model, Serving
 
 _CONTENTS = {
@@ -117,6 +119,38 @@ class Writer:
             getattr(output.contents, _CONTENTS[found.datatype]).extend(flat)
         data: bytes = answer.SerializeToString()
         return data
+
+
+def renamed(name: str, data: bytes, model: str) -> bytes:
+    """Return a request's bytes with another model's name."""
+    request = parse(name, data)
+    setattr(request, "name" if name == "ModelMetadataRequest" else "model_name", model)
+    changed: bytes = request.SerializeToString()
+    return changed
+
+
+def as_json(name: str, data: bytes) -> bytes:
+    """Return a request or an answer as V2's JSON, for the log; empty when it is too long or cannot be read."""
+    if len(data) > row_text.MAX_FEATURES_CHARS:
+        return b""
+    field = "inputs" if name == "ModelInferRequest" else "outputs"
+    try:
+        found = parse(name, data)
+        raws = list(found.raw_input_contents if field == "inputs" else found.raw_output_contents)
+        tensors = [_described(one, raws[index] if raws else None) for index, one in enumerate(getattr(found, field))]
+    except (errors.InputError, IndexError, KeyError):
+        return b""
+    return payloads_v1.encode({field: tensors})
+
+
+def _described(one: Any, raw: bytes | None) -> dict[str, Any]:
+    count, path = math.prod(one.shape), one.name
+    if raw is not None:
+        data = payloads_raw.decode(one.datatype, raw, count, path)
+    else:
+        values = list(getattr(one.contents, _CONTENTS[one.datatype]))
+        data = _decoded(values, path) if one.datatype == "BYTES" else _plain(values)
+    return {"name": one.name, "shape": list(one.shape), "datatype": one.datatype, "data": data}
 
 
 def message(name: str, /, **fields: Any) -> bytes:

@@ -79,8 +79,8 @@ def replying(reply: Reply) -> Reply:
     """Return a reply whose errors have the members of MLflow's as well."""
 
     def answer(status: int, body: bytes, headers: Headers) -> None:
-        if status >= 400:
-            found = msgspec.json.decode(body)
+        found = _own_error(body) if status >= 400 else None
+        if found is not None:
             where = "" if found["field"] in ("", "$", "path") else f"{found['field']}: "
             default = "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR"
             code, message = _CODES.get(status, default), f"{where}{found['error']}"
@@ -88,6 +88,15 @@ def replying(reply: Reply) -> Reply:
         reply(status, body, headers)
 
     return answer
+
+
+def _own_error(body: bytes) -> dict[str, Any] | None:
+    """Return the members of an error of ours; None when a process of its own wrote the body."""
+    try:
+        found = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+    return found if isinstance(found, dict) and {"error", "field", "code"} <= found.keys() else None
 
 
 def probe(path: str, named: str, models: Models, reply: Reply) -> None:

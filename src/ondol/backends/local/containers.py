@@ -15,7 +15,7 @@ from ondol.base.settings import PROJECT_FILE, Settings
 from ondol.formats import project
 from ondol.formats.inference_service import Component, Container, InferenceService
 from ondol.records.project import ImageSpec, Project
-from ondol.records.worker import VariableSource, WorkerSpec
+from ondol.records.worker import VariableSource, WorkerSpec, argument
 
 _UNITS = {
     "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "m": 1e-3, "u": 1e-6, "n": 1e-9,
@@ -47,7 +47,7 @@ def worker(
     rule = _rule(container, settings, where)
     command = _command(container, rule, where)
     ports = [one.number for one in container.ports if one.protocol == "TCP" and "h2c" not in one.name]
-    asked = _argument(command, "http_port")
+    asked = argument(command, "http_port")
     port = ports[0] if ports else int(asked) if asked.isdigit() else 8080
     if part != "predictor":
         command = _with_kserves_arguments(command, service.name, where)
@@ -64,7 +64,7 @@ def worker(
         protocol=container.value_of("PROTOCOL") or "v1",
         memory=int(quantity(container.limits.get("memory", "0"))),
         threads=math.ceil(quantity(container.limits.get("cpu", "0"))),
-        model_name=_argument(command, "model_name"),
+        model_name=argument(command, "model_name"),
         image=container.image,
     )
 
@@ -136,22 +136,12 @@ def _command(container: Container, rule: ImageSpec, where: str) -> tuple[str, ..
     return command
 
 
-def _argument(command: tuple[str, ...], name: str) -> str:
-    for index, part in enumerate(command):
-        for option in (f"--{name}", f"--{name.replace('_', '-')}"):
-            if part == option and index + 1 < len(command):
-                return command[index + 1]
-            if part.startswith(f"{option}="):
-                return part.partition("=")[2]
-    return ""
-
-
 def _with_kserves_arguments(command: tuple[str, ...], name: str, where: str) -> tuple[str, ...]:
     """Add the arguments that KServe's controller adds unless they are there."""
-    if {_argument(command, option) for option in ("protocol", "predictor_protocol")} & set(_GRPC):
+    if {argument(command, option) for option in ("protocol", "predictor_protocol")} & set(_GRPC):
         raise errors.UnsupportedError(
             "transformers ask their predictor over HTTP here", where=where, way_out="Use v1 or v2.", code="UNS-342"
         )
     added = [("model_name", name), ("predictor_host", "$(PREDICTOR_HOST)"), ("http_port", "$(PORT)")]
-    extra = [part for option, value in added if not _argument(command, option) for part in (f"--{option}", value)]
+    extra = [part for option, value in added if not argument(command, option) for part in (f"--{option}", value)]
     return (*command, *extra)

@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -260,9 +260,21 @@ class Pool:
     async def send(
         self, method: str, path: Callable[[str], str], headers: Mapping[str, str], body: bytes, seconds: float
     ) -> Answer:
-        """Send a request to a process that is ready, waiting for one when needed.
+        """Send a request over HTTP; raises as `ask`.
 
         :param path: gives the path, told what the process calls its model (empty: it does not say).
+        """
+
+        async def over_http(worker: Worker) -> Answer:
+            answer = await self._client.send(method, worker.url + path(worker.model_name), headers, body, seconds)
+            return Answer(answer.status, answer.headers, await answer.read())
+
+        return await self.ask(over_http, seconds)
+
+    async def ask(self, send: Callable[[Worker], Awaitable[Answer]], seconds: float) -> Answer:
+        """Let a process that is ready answer, waiting for one when needed.
+
+        :param send: sends the request to a process; a `ConnectFailed` of its own sends it to another.
         :param seconds: for everything together.
         :raises RefusedError: REF-020 when too many wait already.
         :raises StateError: STA-340 when the process died under the request, or none can be started.
@@ -274,10 +286,7 @@ class Pool:
                 while True:
                     worker = await self._acquire()
                     try:
-                        answer = await self._client.send(
-                            method, worker.url + path(worker.model_name), headers, body, seconds
-                        )
-                        return Answer(answer.status, answer.headers, await answer.read())
+                        return await send(worker)
                     except transport.ConnectFailed:  # nothing was sent: another may take it
                         self._suspect(worker)
                     except transport.Broken:

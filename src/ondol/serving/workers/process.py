@@ -20,7 +20,7 @@ from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
 from ondol.base import errors
-from ondol.records.worker import WorkerSpec
+from ondol.records.worker import WorkerSpec, argument
 from ondol.serving.workers import listening
 
 GRACE_SECONDS = 8.0
@@ -30,7 +30,7 @@ _GUARD = Path(__file__).with_name("guard.py")
 _LOOPBACK = Path(__file__).with_name("loopback")
 _VARIABLE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_CONTAINER_PORTS = (8080, 8081)  # KServe's HTTP and gRPC, whether the manifest names them or not
+_HTTP_PORT, _GRPC_PORT = 8080, 8081  # KServe's, whether the manifest names them or not
 
 
 @dataclass(eq=False)
@@ -55,6 +55,9 @@ class Worker:
     model_name: str = ""
     """What it calls its one model, when it says so at `/v1/models` as KServe's SDK does."""
 
+    grpc_port: int = 0
+    """Where it serves gRPC, if it does: the port that it gets for KServe's."""
+
     in_flight: int = 0
     """Requests it is answering; counted by the event loop."""
 
@@ -64,7 +67,7 @@ class Worker:
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self, secrets: Mapping[str, str] | None) -> None:
-        self._port = _free_port()
+        self._port, self.grpc_port = _free_ports(2)
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         environ = self._environ(secrets or {})
         command = [self._filled(part, environ) for part in self.spec.command]
@@ -98,13 +101,15 @@ class Worker:
         if self.spec.threads:
             found.update(dict.fromkeys(_THREADS, str(self.spec.threads)))
         found.update(self.extra)
-        found["PORT"] = str(self._port)
+        found["PORT"], found["GRPC_PORT"] = str(self._port), str(self.grpc_port)
         found.update(secrets)
         for name, value in self.spec.env.items():
             found[name] = self._filled(value, found)
         found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_LOOPBACK), found.get("PYTHONPATH", "")]))
         found["PYTHONUNBUFFERED"] = "1"
-        ports = {**dict.fromkeys(_CONTAINER_PORTS, 0), self.spec.port: self._port}
+        named = argument(self.spec.command, "grpc_port")
+        over_grpc = int(named) if named.isdigit() else _GRPC_PORT
+        ports = {_HTTP_PORT: 0, over_grpc: self.grpc_port, self.spec.port: self._port}
         found["ONDOL_PORTS"] = json.dumps(ports)
         return found
 
@@ -204,10 +209,12 @@ def _only_model(host: str, port: int) -> str:
         connection.close()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as opened:
+        probes = [opened.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def _find_program(name: str, path: str, folder: str) -> str:

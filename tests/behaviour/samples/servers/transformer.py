@@ -3,14 +3,19 @@
 import argparse
 from typing import Any
 
-from kserve import Model, ModelServer, model_server
+from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer, model_server
 
 
 class Halve(Model):  # type: ignore[misc]
     def preprocess(self, payload: Any, headers: Any = None) -> Any:
+        if isinstance(payload, InferRequest):  # V2, over HTTP or gRPC
+            return {"instances": (payload.inputs[0].as_numpy() / 2).tolist()}
         return {"instances": [[value / 2 for value in row] for row in payload["instances"]]}
 
     def postprocess(self, result: Any, headers: Any = None) -> Any:
+        if "grpc" in (headers or {}).get("user-agent", ""):
+            output = InferOutput("labels", [len(result["predictions"])], "INT64", data=result["predictions"])
+            return InferResponse("", self.name, [output])
         return {"predictions": [[label, "transformed"] for label in result["predictions"]]}
 
 
