@@ -159,6 +159,16 @@ def test_latency_and_cost(factor: float, action: str) -> None:
     assert run(policy, 80_000, 7, make).action == action
 
 
+@pytest.mark.parametrize(("floor", "action"), [(0.0, "roll_back"), (50.0, "promote")])
+def test_a_slowness_below_the_floor_is_not_slow(floor: float, action: str) -> None:
+    policy = JudgePolicy(metrics=("error_rate", "latency_p95"), margin=0.02, latency_floor_ms=floor)
+
+    def make(generator: random.Random, index: int, arm: Arm) -> Observation:
+        return one(index, arm, latency=generator.uniform(1, 2) + (20 if arm == "candidate" else 0))
+
+    assert run(policy, 20_000, 7, make).action == action
+
+
 def test_a_broken_split_is_reported_before_anything_is_compared() -> None:
     verdict = run(ERRORS, 20_000, 8, failing(0.01, 0.01), share=0.3)
     assert verdict.action == "inconclusive"

@@ -25,7 +25,9 @@ from ondol.store.connection import Store
 from ondol.testing import mutants
 from ondol.testing.mutants import Mutation
 
-PROJECT = tools.PROJECT.replace("metrics: [error_rate]", "metrics: [error_rate, quality]")
+PROJECT = tools.PROJECT.replace(
+    "metrics: [error_rate]", "metrics: [error_rate, quality, latency_p95], latency_floor_ms: 10"
+)
 
 
 def fitted() -> tuple[LogisticRegression, pd.DataFrame]:
@@ -54,15 +56,15 @@ def served(home: Settings, store: Store, tmp_path: Path) -> Settings:
 @pytest.mark.timeout(240)
 def test_what_is_bad_is_rolled_back_and_what_is_equal_is_left_alone(served: Settings, store: Store) -> None:
     before = hashing.of_tree(served.project / "ondol.yaml")
-    card = play.play(served, "", SILENT, only=("bad model", "failing model", "equal model", "cost"))
+    card = play.play(served, "", SILENT, only=("bad model", "failing model", "latency", "equal", "cost"))
     found = {one.drill: one for one in card.outcomes}
-    assert [one.passed for one in found.values()] == [True, True, True, True], card
+    assert [one.passed for one in found.values()] == [True] * 5, card
     bad = found["bad model"]
     assert (bad.happened, bad.told) == ("rolled back", True)
     assert 0 < bad.hurt < 1000
     assert found["cost blow-up"].evidence["spent"] <= found["cost blow-up"].evidence["limit"] + 1e-9
     html = page.render(card)
-    assert "4 drills passed, 0 failed" in html
+    assert "5 drills passed, 0 failed, 0 open" in html
     assert rollouts.of_service(store) == []  # nothing happened here
     assert alerts.every(store) == []
     assert hashing.of_tree(served.project / "ondol.yaml") == before

@@ -21,12 +21,14 @@ from tests.behaviour import serving_tools
 from tests.behaviour.serving_tools import Plane
 from tests.conftest import new_settings
 
-from ondol.api.kserve import mirror
+from ondol.api.kserve import exchange, mirror
 from ondol.base import errors
 from ondol.records.rollout import Observation, Route, Variant
 from ondol.rollout import split, units
 from ondol.store import observations, routes
 from ondol.store.connection import Store
+from ondol.testing import mutants
+from ondol.testing.mutants import Mutation
 
 X = serving_tools.matrix(300, 3)
 Y = (X[:, 0] > 0).astype(int)
@@ -108,6 +110,33 @@ def test_three_arms_answer_and_say_so(plane: Plane, tmp_path: Path) -> None:
     assert mixed.json()["predictions"] == expected
     serving_tools.wait(lambda: {one.arm for one in observations.of_service(plane.store, "m")} == {"stable", "b", "c"})
     move(plane, **{name: getattr(route, name) for name in ("candidate", "candidate_name", "others", "weight", "unit")})
+
+
+def test_rows_of_one_request_have_the_time_of_the_arm_that_answered_them(plane: Plane, tmp_path: Path) -> None:
+    plane.serve("timed", RIGHT, tmp_path / "right")
+    slow = plane.release("timed", mutants.make(RIGHT, Mutation("slow", amount=0.2)), tmp_path / "slow")
+    route = routes.get(plane.store, "timed")
+    assert route is not None
+    routes.put(plane.store, replace(route, candidate=slow.digest, weight=50.0, salt="slow", rollout="slow"))
+    plane.wait_for("timed", slow.digest)
+    names = [f"slow-{index}" for index in range(20)]
+
+    def is_split() -> bool:
+        mixed = plane.predict("timed", X[:20].tolist(), x_request_ids=",".join(names))
+        return mixed.headers["x-ondol-arm"] == "stable,candidate"
+
+    def times_by_arm() -> dict[str, float]:
+        logged = [one for one in observations.by_ids(plane.store, names) if one.weight == 50]
+        return {one.arm: one.latency_ms for one in logged}
+
+    serving_tools.wait(is_split)
+    serving_tools.wait(lambda: len(times_by_arm()) == 2)
+    times = times_by_arm()
+    assert times["candidate"] >= 200
+    assert times["stable"] != times["candidate"]
+    for weight, apart in ((10.0, True), (50.0, True), (90.0, False), (0.0, False)):
+        assert exchange.timed_apart(replace(route, candidate="b", weight=weight)) == apart
+    assert exchange.timed_apart(replace(THREE, weight=66.67))  # thirds
 
 
 def test_a_copy_is_compared_and_changes_nothing(plane: Plane, tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def rehearse(model: str, only: tuple[str, ...], requests: int, html: Path | None
     card = play.play(contexts.load_settings(), model, watch, only, requests)
     if html is not None:
         html.write_text(page.render(card), encoding="utf-8")
-    marks = {True: "ok", False: "FAILED", None: "-"}
+    marks = {True: "ok", False: "FAILED", None: "open"}
     rows = [
         (
             marks[one.passed],
@@ -201,12 +201,14 @@ def rehearse(model: str, only: tuple[str, ...], requests: int, html: Path | None
 
     def show() -> None:
         output.table(("", "drill", "should be", "happened", "s", "hurt", "alert"), rows)
-        said = f"{card.passed} drills passed, {card.failed} failed in {card.seconds:.0f} s"
-        print(
-            f"{said}; {card.hurt:,} requests were hurt" + (f"\nmissed: {', '.join(card.missed)}" if card.missed else "")
-        )
+        said = f"{card.passed} drills passed, {card.failed} failed, {len(card.open)} open in {card.seconds:.0f} s"
+        print(f"{said}; {card.hurt:,} requests were hurt")
+        for name, drills in (("missed", card.missed), ("open", card.open)):
+            if drills:
+                print(f"{name}: {', '.join(drills)}")
 
-    totals = {"passed": card.passed, "failed": card.failed, "hurt": card.hurt, "missed": list(card.missed)}
+    totals: dict[str, Any] = {"passed": card.passed, "failed": card.failed, "hurt": card.hurt}
+    totals |= {"missed": list(card.missed), "open": list(card.open)}
     output.emit({**codec.plain(card), **totals}, as_json, show)
     return 1 if card.failed else 0
 

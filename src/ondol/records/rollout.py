@@ -133,6 +133,9 @@ class JudgePolicy:
     latency_margin: float = 0.25
     """A request is slow when it takes longer than stable's 95th percentile by more than this share."""
 
+    latency_floor_ms: float = 0.0
+    """And by more than this many milliseconds: of a model that answers in one, 25 % are nothing anybody notices."""
+
     slow_margin: float = 0.05
     """Promotion accepts this many more slow requests, as a share of all."""
 

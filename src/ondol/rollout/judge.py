@@ -91,8 +91,8 @@ class Judge:
         elif name == "quality":
             self._quality = streams.Quality(name, spending, policy.margin)
         elif quantile := policies.quantile(name):
-            margins = (policy.latency_margin, policy.slow_margin)
-            self._latencies.append(streams.Latency(name, spending, quantile, *margins))
+            slow = (policy.latency_margin, policy.latency_floor_ms)
+            self._latencies.append(streams.Latency(name, spending, quantile, slow, policy.slow_margin))
         elif name in policies.PAIR_METRICS:
             self._differences.append(streams.Difference(name, spending, policy.disagreement_margin))
         else:

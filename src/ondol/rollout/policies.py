@@ -71,6 +71,7 @@ def check(policy: JudgePolicy) -> JudgePolicy:
         "disagreement_margin": not 0 < policy.disagreement_margin < 1,
         "relative_margin": not policy.relative_margin > 0,
         "latency_margin": not policy.latency_margin >= 0,
+        "latency_floor_ms": not 0 <= policy.latency_floor_ms < math.inf,
         "quality_scale": not policy.quality_scale > 0,
         "mirror": not 0 < policy.mirror <= 100,
         "guard": policy.guard < 0,

@@ -111,13 +111,20 @@ class Errors(Stream):
 
 
 class Latency(Stream):
-    """Requests slower than a quantile of stable's and a margin; shocks that hit both arms cancel out."""
+    """Requests slower than a quantile of stable's and a margin; shocks that hit both arms cancel out.
+
+    :param slow: how much slower, as a share of the quantile and in milliseconds: the larger of the two counts.
+    :param margin: accepted further share of slow requests.
+    """
 
     kind: Kind = "event"
 
-    def __init__(self, name: str, spending: Spending, quantile: float, stretch: float, margin: float) -> None:
+    def __init__(
+        self, name: str, spending: Spending, quantile: float, slow: tuple[float, float], margin: float
+    ) -> None:
         super().__init__(name, spending)
-        self._quantile, self._stretch, self._margin = quantile, stretch, margin
+        self._quantile, self._margin = quantile, margin
+        self._stretch, self._floor_ms = slow
         self._reference = Reference()
         self._slow = 0.0
 
@@ -134,7 +141,8 @@ class Latency(Stream):
 
     def _learn(self, milliseconds: float) -> None:
         if sample := self._reference.add(milliseconds):
-            self._slow = sample[math.ceil(self._quantile * len(sample)) - 1] * (1 + self._stretch)
+            usual = sample[math.ceil(self._quantile * len(sample)) - 1]
+            self._slow = usual + max(usual * self._stretch, self._floor_ms)
 
 
 class Mean(Stream):

@@ -20,7 +20,7 @@ from ondol.api.kserve.caller import Caller
 from ondol.api.kserve.mirror import Mirror, Original
 from ondol.base import errors
 from ondol.base.telemetry import NOWHERE, ActiveSpan, SpanSink
-from ondol.records.rollout import STABLE, Arm, Observation
+from ondol.records.rollout import STABLE, Arm, Observation, Route
 from ondol.rollout import split
 from ondol.serving import row_text
 from ondol.serving import rows as rows_module
@@ -79,7 +79,7 @@ class Context:
 class Part:
     """The rows of a request that one arm answers."""
 
-    __slots__ = ("arm", "ended", "error", "indices", "model", "predictions")
+    __slots__ = ("arm", "began", "ended", "error", "indices", "model", "predictions")
 
     def __init__(self, arm: Arm, model: Model, indices: list[int] | None) -> None:
         self.arm: Arm = arm
@@ -87,7 +87,8 @@ class Part:
         self.indices = indices
         self.predictions: list[Any] = []
         self.error: Exception | None = None
-        self.ended = 0.0
+        self.began = self.ended = 0.0
+        """When it was handed on and answered; 0 where the whole request's time is its own."""
 
 
 class Exchange:
@@ -138,7 +139,9 @@ class Exchange:
         soon = True
         if serving.route.mirror and self._caller.pinned is None:
             self._queued = time.perf_counter()
+        apart = self._caller.per_row and timed_apart(serving.route)
         for number, part in enumerate(self._parts):
+            part.began = time.perf_counter() if apart else 0.0
             mine = rows if part.indices is None else [rows[index] for index in part.indices]
             job = Job(mine, probabilities, deadline, self._done_with(part))
             try:
@@ -173,7 +176,7 @@ class Exchange:
         def done(predictions: list[Any] | None, error: Exception | None) -> None:
             part.predictions = predictions or []
             part.error = error
-            if self._queued:
+            if self._queued or part.began:
                 part.ended = time.perf_counter()
             self._pending -= 1
             if not self._pending and not self._finished:
@@ -270,7 +273,8 @@ class Exchange:
             context.metrics.record(route.service, part.model.version, self._protocol, status, seconds)
             if status == 429 or (status < 500 and failed is not None and part is failed):
                 continue
-            self._observe(part, status, seconds * 1000)
+            own = part.ended - part.began if part.began and part.ended else seconds
+            self._observe(part, status, own * 1000)
         if self._span is not None:
             releases, arms = ",".join(part.model.digest for part in self._parts), ",".join(p.arm for p in self._parts)
             status = 200 if failed is None else answers.status_of_failure(failed.error)
@@ -307,6 +311,16 @@ class Exchange:
             prediction = _encode([part.predictions[place]]).decode() if status == 200 else ""
             features = _encode([self._rows[index]]).decode() if context.features else ""
             append(caller.ids[index], caller.ids[index], features, prediction)
+
+
+def timed_apart(route: Route) -> bool:
+    """Say whether rows of one request that several arms answer have their arm's time and not the request's.
+
+    Only while no variant gets more rows than stable: a larger part takes longer, and that is nothing a candidate has
+    done. The request's own time, beyond that, is the same for all and speaks against nobody.
+    """
+    largest = max((one.share for one in route.variants), default=0.0) * route.weight
+    return 0 < largest <= 100 - route.weight + 1  # equal shares may be rounded
 
 
 def _header(text: str) -> bytes:

@@ -5,23 +5,21 @@ Must not help the loop: candidates go the way of every release that passed its g
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pickle
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ondol.app import looping, running
 from ondol.app.demo.trial import wait
+from ondol.app.rehearsal import disguise
 from ondol.app.rehearsal import stage as stages
 from ondol.app.rehearsal.stage import Stage
 from ondol.app.rehearsal.traffic import Traffic
@@ -29,7 +27,7 @@ from ondol.base import errors, ids
 from ondol.records.release import ModelManifest
 from ondol.records.rollout import Decision, Rollout
 from ondol.records.usage import Budget
-from ondol.rollout import controller
+from ondol.rollout import controller, watching
 from ondol.store import alerts, budgets, loads, observations, releases, rollouts, routes, signals, usage
 from ondol.testing import mutants
 from ondol.testing.mutants import Mutation
@@ -49,7 +47,7 @@ class Outcome:
     expected: str
     happened: str
     passed: bool | None
-    """None: it could not be played, or there was nothing to catch."""
+    """None: open. It could not be played, there was nothing to catch, or a small loss was neither proven nor let by."""
 
     seconds: float = 0.0
     hurt: int = 0
@@ -71,27 +69,29 @@ class Trial:
     answered: int
     """Requests that the candidate answered."""
 
+    said: str = ""
+    """What the judge said at the end of a trial that it has not decided."""
+
 
 class Drills:
     """All drills of one stage, in the order in which they are played."""
 
     def __init__(self, stage: Stage, traffic: Traffic, requests: int = REQUESTS) -> None:
         self._stage, self._traffic, self._requests = stage, traffic, requests
-        self._champion = _load(stage)
+        self._champion = disguise.load(stage.blobs, stage.original)
         self._flag = stage.settings.home / "drill-begins"
         """Failing and slow mutants behave until this file is there: it is written when their trial's requests begin."""
 
     def all(self) -> Iterator[tuple[str, Callable[[], Outcome]]]:
         """Yield each drill's name and how to play it."""
+        fails = Mutation("fails", amount=0.5, once=str(self._flag))
         yield "bad model", lambda: self._mutant("bad model", Mutation("inverted"))
-        yield (
-            "failing model",
-            lambda: self._mutant("failing model", Mutation("fails", amount=0.5, once=str(self._flag))),
-        )
+        yield "failing model", lambda: self._mutant("failing model", fails)
         yield "late labels", self._late_labels
         yield "latency regression", self._slow
         for name, mutation in self._subtle():
-            yield f"mutant: {name}", lambda name=name, mutation=mutation: self._mutant(f"mutant: {name}", mutation)  # type: ignore[misc]
+            title = f"mutant: {name}"
+            yield title, partial(self._subtle_mutant, title, mutation)
         yield "equal model", self._equal
         yield "cost blow-up", self._cost
         yield "dead worker", self._dead_worker
@@ -145,9 +145,7 @@ class Drills:
 
     def _release(self, name: str, mutation: Mutation) -> str:
         """Make a release of a mutant and let it pass its gate: from here on it is a candidate like any other."""
-        with tempfile.TemporaryDirectory() as folder:
-            _write(self._stage, Path(folder) / "model", mutants.make(self._champion, mutation))
-            artifact = self._stage.blobs.put_path(Path(folder) / "model")
+        artifact = disguise.put(self._stage.blobs, self._stage.original, mutants.make(self._champion, mutation))
         digest = releases.put(self._stage.store, self._stage.model, ModelManifest(artifact, f"drill:{name}")).digest
         evidence = {"release": digest, "because": "a drill"}
         reason = f"{name}: let through on purpose"
@@ -171,11 +169,13 @@ class Drills:
         began = time.monotonic()
         sent = self._traffic.send(self._requests, ended, late=late)
         wait(ended, 5.0 if late else 2.0)
-        seconds = time.monotonic() - began
+        seconds, said = time.monotonic() - began, ""
         if not ended():
-            controller.abort(stage.store, stage.model, "the drill's requests are used up")
+            said = watching.verdict(stage.store, rollout).reason
+            with contextlib.suppress(errors.ConflictError, errors.StateError):  # it was decided meanwhile
+                controller.abort(stage.store, stage.model, "the drill's requests are used up")
         answered = sum(one.arm == "candidate" for _, one in observations.of_rollout(stage.store, rollout.id))
-        return Trial(rollouts.get(stage.store, rollout.id), seconds, sent, answered)
+        return Trial(rollouts.get(stage.store, rollout.id), seconds, sent, answered, said)
 
     def _told(self, kind: str, since: float) -> bool:
         def raised() -> bool:
@@ -184,27 +184,31 @@ class Drills:
         return wait(raised, 6.0)
 
     def _mutant(self, name: str, mutation: Mutation) -> Outcome:
+        """Try a candidate that nobody can want: everything but a rollback is a failure."""
         since = time.time()
-        damage = 1.0 if mutation.change == "fails" else self._damage(mutants.make(self._champion, mutation))
+        trial = self._trial(name, mutation)
+        caught = trial.rollout.state == "rolled_back"
+        self._back_to_champion()
+        told = caught and self._told("rollback", since)
+        return Outcome(
+            name, "rolled back", _what_became(trial), caught, trial.seconds, trial.answered, told, _evidence(trial)
+        )
+
+    def _subtle_mutant(self, name: str, mutation: Mutation) -> Outcome:
+        """Try a small mistake: it may be proven or held back, but not promoted, unless its loss is an accepted one."""
+        since = time.time()
+        damage = self._damage(mutants.make(self._champion, mutation))
         margin = self._stage.project.policy(self._stage.model).margin
         trial = self._trial(name, mutation)
-        state = trial.rollout.state
-        caught = state == "rolled_back"
-        harmless = damage <= margin
-        happened = {
-            "rolled_back": "rolled back",
-            "promoted": "promoted: not noticed",
-            "aborted": f"not promoted, still on trial after {trial.sent:,} requests",
-        }.get(state, state)
-        expected = "is left alone or goes on" if harmless else "rolled back"
-        passed = None if harmless else caught
+        caught, promoted = trial.rollout.state == "rolled_back", trial.rollout.state == "promoted"
         self._back_to_champion()
-        evidence = {
-            "damage": damage, "margin": margin, "reason": trial.rollout.reason, "sent": trial.sent,
-            "answered_by_candidate": trial.answered,
-        }  # fmt: skip
-        told = self._told("rollback", since) if caught else False
-        return Outcome(name, expected, happened, passed, trial.seconds, trial.answered, told, evidence)
+        expected = f"not promoted: loses {damage:.2g}"
+        passed: bool | None = True if caught else False if promoted else None
+        if damage <= margin:
+            expected, passed = f"anything: loses {damage:.2g}, margin {margin:g}", None
+        told = caught and self._told("rollback", since)
+        evidence = {"damage": damage, "margin": margin, **_evidence(trial)}
+        return Outcome(name, expected, _what_became(trial), passed, trial.seconds, trial.answered, told, evidence)
 
     def _back_to_champion(self) -> None:
         """What was promoted is taken back, so that every drill begins with the same champion."""
@@ -225,19 +229,19 @@ class Drills:
     def _slow(self) -> Outcome:
         since, watched = time.time(), self._stage.project.policy(self._stage.model).metrics
         trial = self._trial("latency regression", Mutation("slow", amount=0.05, once=str(self._flag)))
-        caught = trial.rollout.state == "rolled_back"
+        caught: bool | None = trial.rollout.state == "rolled_back"
         happened = "rolled back" if caught else f"not noticed after {trial.sent:,} requests"
         if not caught and not any(one.startswith("latency") for one in watched):
-            happened += ": rollout.judge.metrics has no latency_p95"
+            caught, happened = None, "not watched: rollout.judge.metrics has no latency_p95"
         self._back_to_champion()
-        told = self._told("rollback", since) if caught else False
-        evidence = {"reason": trial.rollout.reason, "metrics": list(watched)}
+        told = caught is True and self._told("rollback", since)
+        evidence = {**_evidence(trial), "metrics": list(watched)}
         return Outcome(
             "latency regression", "rolled back", happened, caught, trial.seconds, trial.answered, told, evidence
         )
 
     def _equal(self) -> Outcome:
-        trial = self._trial("equal model", Mutation("none"))
+        trial = self._trial("equal model", Mutation("none", amount=2.0))  # not the same bytes
         wrong = trial.rollout.state == "rolled_back"
         happened = {"aborted": "still on trial, nothing held against it"}.get(trial.rollout.state, trial.rollout.state)
         self._back_to_champion()
@@ -365,6 +369,17 @@ class Drills:
         return newest[0].verdict or newest[0].state if newest and ended() else ""
 
 
+def _what_became(trial: Trial) -> str:
+    """Say how a trial of something bad ended."""
+    said = {"promoted": "promoted: not noticed", "aborted": f"held on trial, undecided after {trial.sent:,} requests"}
+    return said.get(trial.rollout.state, trial.rollout.state.replace("_", " "))
+
+
+def _evidence(trial: Trial) -> dict[str, Any]:
+    reason = f"{trial.rollout.reason}: {trial.said}" if trial.said else trial.rollout.reason
+    return {"reason": reason, "sent": trial.sent, "answered_by_candidate": trial.answered}
+
+
 def _has_loaded(stage: Stage, digest: str) -> bool:
     """Whether the data plane has loaded a release, or cannot."""
     states = {one.release: one.state for one in loads.every(stage.store, stage.model)}
@@ -379,30 +394,3 @@ def _load_failure(stage: Stage, digest: str) -> str:
 def _answers_again(stage: Stage, before: int) -> bool:
     live = running.find(stage.settings.home)
     return live is not None and live.pids["data"] != before and running.is_ready(stage.settings.data)
-
-
-def _write(stage: Stage, folder: Path, model: Any) -> None:
-    """Write a model in place of the champion's, beside everything else that the champion's files say (signature …)."""
-    source = stage.blobs.path(releases.model_manifest(releases.get(stage.store, stage.champion)).artifact)
-    if (source / "MLmodel").is_file():
-        shutil.copytree(source, folder)
-        said = yaml.safe_load((source / "MLmodel").read_text(encoding="utf-8"))
-        file = folder / str(said["flavors"].get("sklearn", {}).get("pickled_model", "model.pkl"))
-    else:
-        folder.mkdir()
-        file = folder / "model.pkl"
-    file.write_bytes(pickle.dumps(model))
-
-
-def _load(stage: Stage) -> Any:
-    """Load the champion in this process, to make mutants of it.
-
-    :raises StateError: STA-453 when it cannot be wrapped.
-    """
-    from ondol.serving import loading
-
-    manifest = releases.model_manifest(releases.get(stage.store, stage.champion))
-    try:
-        return loading.load(stage.blobs.path(manifest.artifact)).model
-    except errors.OndolError as error:
-        raise errors.StateError(f"no mutant can be made of the champion: {error.message}", code="STA-453") from error

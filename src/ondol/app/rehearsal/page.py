@@ -22,12 +22,14 @@ def render(card: Scorecard) -> str:
     """Return the page."""
     rows = "".join(_row(one) for one in card.outcomes)
     missed = f" Missed: {escape(', '.join(card.missed))}." if card.missed else ""
+    left = f" Open: {escape(', '.join(card.open))}." if card.open else ""
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>Rehearsal of {escape(card.model)}</title>"
         f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style>"
         f"<h1>Rehearsal of {escape(card.model)}</h1>"
-        f"<p>{card.passed} drills passed, {card.failed} failed in {card.seconds:.0f} s; {card.hurt:,} requests were "
-        f"hurt.{missed}</p><table><tr><th><th>drill<th>should be<th>happened<th>seconds<th>requests hurt<th>alert</tr>"
+        f"<p>{card.passed} drills passed, {card.failed} failed, {len(card.open)} open in {card.seconds:.0f} s; "
+        f"{card.hurt:,} requests were hurt.{missed}{left}</p>"
+        "<table><tr><th><th>drill<th>should be<th>happened<th>seconds<th>requests hurt<th>alert</tr>"
         f"{rows}</table></html>"
     )
 

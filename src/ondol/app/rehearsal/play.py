@@ -35,6 +35,11 @@ class Scorecard:
         return sum(one.passed is False for one in self.outcomes)
 
     @property
+    def open(self) -> tuple[str, ...]:
+        """Drills that show neither."""
+        return tuple(one.drill for one in self.outcomes if one.passed is None)
+
+    @property
     def hurt(self) -> int:
         """Requests that got a worse answer than the champion's, or none."""
         return sum(one.hurt for one in self.outcomes)

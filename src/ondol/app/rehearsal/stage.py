@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from ondol.app import looping, supervisor
+from ondol.app.rehearsal import disguise
 from ondol.app.running import with_free_ports
 from ondol.base import errors, hashing
 from ondol.base.settings import PROJECT_FILE, Settings
@@ -26,7 +27,9 @@ from ondol.records.project import Project
 from ondol.store import counters, releases, resources, routes
 from ondol.store.blobs import Blobs
 from ondol.store.connection import Store
+from ondol.testing import mutants
 from ondol.testing.fake_llm import FakeLLM, Reply
+from ondol.testing.mutants import Mutation
 
 _NOT_COPIED = (".ondol", ".git", ".venv", "__pycache__", "node_modules", ".*_cache")
 _MOST_BYTES = 2_000_000_000
@@ -46,8 +49,11 @@ class Stage:
     store: Store
     blobs: Blobs
     model: str
+    original: str
+    """Digest of the files of the project's champion."""
+
     champion: str
-    """Digest of the release that serves in the drill."""
+    """Digest of the release that serves in the drill: the same model, in the disguise of the mutants."""
 
     llm: FakeLLM
 
@@ -86,15 +92,16 @@ def opened(source: Settings, model: str, folder: Path) -> Iterator[Stage]:
         _rewrite(project_folder / PROJECT_FILE, model, llm.url)
         store = stack.enter_context(Store(settings.database))
         blobs = Blobs(settings.blobs)
-        artifact, model_format = _copy_champion(source, store, blobs, model)
+        original = _copy_champion(source, store, blobs, model)
+        artifact = disguise.put(blobs, original, mutants.make(disguise.load(blobs, original), Mutation("none")))
         stack.callback(_end_walk, settings, model)
         stack.callback(supervisor.stop, settings)
         live = supervisor.ensure_running(settings)
         settings = replace(settings, control=live.control, data=live.data)
-        champion = _serve(store, model, blobs.path(artifact), model_format)
+        champion = _serve(store, model, blobs.path(artifact))
         counters.put_fact(store, f"reference/{champion}", counters.fact(store, "drill/reference"))
         looping.wait_served(store, model, champion)
-        yield Stage(settings, projects.load(project_folder), store, blobs, model, champion, llm)
+        yield Stage(settings, projects.load(project_folder), store, blobs, model, original, champion, llm)
 
 
 def _copy_project(source: Path, target: Path) -> None:
@@ -123,8 +130,8 @@ def _rewrite(path: Path, model: str, llm_url: str) -> None:
     path.write_text(yaml.safe_dump(kept, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def _copy_champion(source: Settings, store: Store, blobs: Blobs, model: str) -> tuple[str, str]:
-    """Copy model files and reference of the release that serves; return the files' digest and format."""
+def _copy_champion(source: Settings, store: Store, blobs: Blobs, model: str) -> str:
+    """Copy model files and reference of the release that serves; return the files' digest."""
     theirs = Blobs(source.blobs)
     with Store(source.database) as real:
         route = routes.get(real, model)
@@ -132,13 +139,13 @@ def _copy_champion(source: Settings, store: Store, blobs: Blobs, model: str) -> 
         manifest = releases.model_manifest(releases.get(real, route.stable))
         kept = counters.fact(real, f"reference/{route.stable}")
         counters.put_fact(store, "drill/reference", blobs.put_bytes(theirs.get_bytes(kept)))
-        return blobs.put_path(theirs.path(manifest.artifact)), manifest.format
+        return blobs.put_path(theirs.path(manifest.artifact))
 
 
-def _serve(store: Store, model: str, files: Path, model_format: str) -> str:
+def _serve(store: Store, model: str, files: Path) -> str:
     """Serve the champion with probabilities where it has them; return its release."""
     predictor = {
-        "modelFormat": {"name": model_format},
+        "modelFormat": {"name": disguise.FORMAT},
         "storageUri": f"file://{files}",
         "env": [{"name": "PREDICT_PROBA", "value": "true"}],
     }
