@@ -71,6 +71,7 @@ def test_from_apply_to_delete(ondol: Ondol, store: Store) -> None:
     listed = json.loads(ondol("get", "isvc", "--json"))
     assert [one["metadata"]["name"] for one in listed["items"]] == ["delay"]
     assert ondol("get", "isvc", "-A").split()[:3] == ["NAMESPACE", "NAME", "URL"]
+    assert len(ondol("get", "isvc", "-o", "wide").splitlines()) == 2, "one line each, however long it is"
     assert "There are some in default" in ondol("get", "isvc", "-n", "kubeflow") or ondol._target
     assert "not reconciled yet" in ondol("describe", "isvc/delay")
     late = ondol("wait", "isvc/delay", "--timeout", "0.2", expect=1)
@@ -86,14 +87,19 @@ def test_from_apply_to_delete(ondol: Ondol, store: Store) -> None:
 
 
 def test_everything_wrong_is_said_at_once_with_its_line(ondol: Ondol, home: Settings) -> None:
-    good, unknown, refused = manifest("good"), manifest("unknown", bogus=1), manifest("refused", workerSpec={})
+    good, refused = manifest("good"), manifest("refused", workerSpec={})
+    unknown = manifest("unknown", bogus=1, timeout="soon")
     path = home.project / "many.yaml"
     path.write_text("\n---\n".join(json.dumps(one, indent=1) for one in (good, unknown, refused, {"kind": "Pod"})))
     said = ondol("apply", "-f", str(path), expect=2)
     assert "3 of 4 resources are refused, none was applied" in said
-    assert 'unknown field "spec.predictor.bogus"' in said
-    line = path.read_text().splitlines().index('   "workerSpec": {}') + 1
-    assert f"line {line}: spec.predictor.workerSpec: Forbidden" in said
+    lines = path.read_text().splitlines()
+    bogus, soon, worker = (
+        lines.index(f"   {one}") + 1 for one in ('"bogus": 1,', '"timeout": "soon"', '"workerSpec": {}')
+    )
+    assert f"line {bogus}: spec.predictor.bogus: unknown field" in said
+    assert f"line {soon}: spec.predictor.timeout: Invalid value" in said
+    assert f"line {worker}: spec.predictor.workerSpec: Forbidden" in said
     assert "kind 'Pod' is not served" in said
     assert json.loads(ondol("get", "isvc", "--json"))["items"] == []
 

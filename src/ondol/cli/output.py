@@ -11,6 +11,7 @@ import msgspec
 
 from ondol.base import errors
 
+_UNBOUNDED = 100_000  # columns
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
@@ -22,8 +23,18 @@ def emit(value: Any, as_json: bool, show: Callable[[], None]) -> None:
         show()
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "", empty: str = "nothing") -> None:
-    """Print a table; numbers are right-aligned; `empty` is printed when there are no rows."""
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    title: str = "",
+    empty: str = "nothing",
+    *,
+    folded: bool = True,
+) -> None:
+    """Print a table; numbers are right-aligned; `empty` is printed when there are no rows.
+
+    :param folded: whether cells go on in further lines where the terminal is narrow; else every row is one line.
+    """
     if not rows:
         print(empty)
         return
@@ -37,7 +48,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
     for row in rows:
         drawn.add_row(*[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row])
     console = Console()
-    Console(width=None if console.is_terminal else 160).print(drawn)
+    width = (None if console.is_terminal else 160) if folded else _UNBOUNDED
+    Console(width=width).print(drawn, soft_wrap=not folded)
 
 
 def show_error(error: errors.OndolError, as_json: bool) -> None:

@@ -93,7 +93,7 @@ def _cells(table: Json, wide: bool, everywhere: bool) -> tuple[list[str], list[l
 
 def _show_table(table: Json, wide: bool, everywhere: bool, empty: str) -> None:
     columns, rows = _cells(table, wide, everywhere)
-    output.table(columns, rows, empty=empty)
+    output.table(columns, rows, empty=empty, folded=False)
 
 
 def _elsewhere(access: Access, kind: ApiKind, where: str) -> str:

@@ -16,7 +16,7 @@ from ondol.formats import serving_runtime
 from ondol.formats.resource.documents import Document
 
 Json = dict[str, Any]
-_UNKNOWN_FIELD = re.compile(r'(?:unknown|duplicate) field "([^"]+)"')
+_UNKNOWN_FIELD = re.compile(r'(unknown|duplicate) field "([^"]+)"')
 
 
 files_option = click.option(
@@ -98,7 +98,7 @@ def _checked(access: Access, documents: list[Document], force: bool) -> list[tup
             if access.local and _runtime_comes_too(document, documents):
                 found.append((document, kind, where))
                 continue
-            refused.append(_refusal(document, error))
+            refused.append(_refusal(document, _with_the_rest(access, document, kind, error)))
         except errors.NotFoundError:
             if access.local:
                 raise
@@ -112,6 +112,23 @@ def _checked(access: Access, documents: list[Document], force: bool) -> list[tup
             f"{len(refused)} of {len(documents)} resources are refused, none was applied:{lines}", code=refused[0].code
         )
     return sorted(found, key=lambda one: one[1].kind not in serving_runtime.KINDS)  # before what they serve
+
+
+def _with_the_rest(access: Access, document: Document, kind: ApiKind, error: InvalidObject) -> InvalidObject:
+    """Return everything that is wrong with a manifest: a server that finds an unknown field looks no further."""
+    unknown: list[Json] = [
+        {"field": field, "message": f"{word} field"} for word, field in _UNKNOWN_FIELD.findall(error.message)
+    ]
+    if error.causes or not unknown:
+        return error
+    try:
+        where = resource_access.namespace_of(document.manifest, kind, access)
+        access.client.apply(kind, document.manifest, where, dry=True, strict=False)
+    except InvalidObject as further:
+        unknown += further.causes
+    except errors.OndolError:
+        pass  # the unknown fields are reason enough
+    return InvalidObject("", unknown)
 
 
 def _runtime_comes_too(document: Document, documents: list[Document]) -> bool:
@@ -131,7 +148,7 @@ def _unknown_kind(document: Document, access: Access) -> errors.UnsupportedError
 
 def _refusal(document: Document, error: InvalidObject) -> errors.InputError:
     """Return the one error that lists every problem of a manifest with its line."""
-    fields = [str(one.get("field")) for one in error.causes] or _UNKNOWN_FIELD.findall(error.message)
+    fields = [str(one.get("field")) for one in error.causes]
     first = document.where(fields[0]) if fields else document.where("")
     kind, name = document.manifest.get("kind"), resource_access.name_of(document.manifest)
     if not error.causes:

@@ -161,14 +161,20 @@ class ResourceClient:
         return whole
 
     def apply(
-        self, kind: ApiKind, manifest: Json, namespace: str, *, force: bool = False, dry: bool = False
-    ) -> Applied:
+        self, kind: ApiKind, manifest: Json, namespace: str, *, force: bool = False, dry: bool = False,
+        strict: bool = True,
+    ) -> Applied:  # fmt: skip
         """Apply a manifest on the server's side as `ondol`.
 
+        :param strict: whether unknown fields are refused; else they are dropped.
         :raises ConflictError: when it would take a field from somebody else, unless forced.
         :raises InputError: for whatever the server does not take, with every place.
         """
-        query = {"fieldManager": MANAGER, "fieldValidation": "Strict", "force": str(force).lower()}
+        query = {
+            "fieldManager": MANAGER,
+            "fieldValidation": "Strict" if strict else "Ignore",
+            "force": str(force).lower(),
+        }
         query |= {"dryRun": "All"} if dry else {}
         answer = self._raw("PATCH", kind.path(namespace, str(manifest["metadata"]["name"])), query, manifest, _APPLY)
         return Applied(_json(answer), answer.status_code == 201, _warnings(answer))
