@@ -2,7 +2,9 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 
-.PHONY: help demo test lint bench docs lock clean
+EXPLORE ?= 20
+
+.PHONY: help demo test explore lint bench docs lock clean
 help:      ## Show this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -12,6 +14,9 @@ demo: .venv/runtime.done   ## Run the whole loop on real data, in under a minute
 test: .venv/dev.done   ## Install what tests need, then run every test, slow ones too
 	@sh tools/system_packages.sh
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+explore: .venv/dev.done   ## Draw at random, 20 times as many examples for the tests that draw (EXPLORE=100 make explore)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m hypothesis --explore $(EXPLORE)
 
 lint: .venv/dev.done   ## Style, types, import contracts, shape
 	$(BIN)/ruff check .

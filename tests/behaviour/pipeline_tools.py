@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,9 +32,17 @@ for name, value in vars(module).items():
 
 
 def compile_samples(folder: Path, module: str = "features") -> Path:
-    """Compile every sample pipeline of a module to `folder/NAME.yaml`."""
-    subprocess.run([sys.executable, "-c", _COMPILE, str(FEATURES.parent), str(folder), module], check=True)
+    """Put every sample pipeline of a module at `folder/NAME.yaml`."""
+    for name, text in _compiled(module).items():
+        (folder / name).write_text(text, encoding="utf-8")
     return folder
+
+
+@functools.cache
+def _compiled(module: str) -> dict[str, str]:
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-c", _COMPILE, str(FEATURES.parent), folder, module], check=True)
+        return {path.name: path.read_text(encoding="utf-8") for path in Path(folder).iterdir()}
 
 
 def run(

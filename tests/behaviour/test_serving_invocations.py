@@ -25,7 +25,7 @@ from ondol.store import releases, routes
 from ondol.store.blobs import Blobs
 from ondol.store.connection import Store
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("invocations")]
+pytestmark = pytest.mark.slow
 
 X = serving_tools.matrix(200, 3)
 Y = (X[:, 0] > 0).astype(int)

@@ -23,7 +23,7 @@ from tests.conftest import new_settings
 
 from ondol.store.connection import Store
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("inference-clients")]
+pytestmark = pytest.mark.slow
 
 X = serving_tools.matrix(200, 4)
 Y = (X[:, 0] > 0).astype(int)
