@@ -32,7 +32,7 @@ from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ondol.serving import describing, loading
-from ondol.serving.engines import bitmasks, boosted, compiled, trees
+from ondol.serving.engines import bitmasks, boosted, compiled, proof, trees
 from ondol.serving.engines.base import Original
 from ondol.serving.loading import Artifact
 
@@ -97,7 +97,7 @@ def test_the_compiled_form_says_the_same(name: str, rows: Any, seed: int) -> Non
     assert engine is not None
     edges = compiled.sample_rows(model, spec)[seed % 200 :][:40]
     for part in (rows, edges):
-        assert not compiled.difference(Original(model), engine, part, compiled.has_probabilities(model))
+        assert not proof.difference(Original(model), engine, part, compiled.has_probabilities(model))
 
 
 def test_forests_are_the_same_to_the_last_bit() -> None:
@@ -136,7 +136,7 @@ def test_boosters_say_the_same_joined_and_natively(name: str, rows: Any, seed: i
     edges = compiled.sample_rows(model, spec, thresholds=engine.thresholds())[seed % 200 :][:40]
     for engine.most_joined_rows in (0, 1000):
         for part in (rows, edges):
-            assert not compiled.difference(Original(model), engine, part, compiled.has_probabilities(model))
+            assert not proof.difference(Original(model), engine, part, compiled.has_probabilities(model))
 
 
 def test_an_xgboost_model_that_stopped_early_predicts_with_its_best_round() -> None:
@@ -197,6 +197,7 @@ def test_small_trees_are_looked_up_to_the_last_bit(rows: Any, seed: int) -> None
         model = MODELS[name]
         engine = compiled.compile_model(model)
         assert isinstance(engine, trees.TreesEngine)
+        assert isinstance(engine.joined, trees.JoinedTrees)
         edges = compiled.sample_rows(model, describing.describe(Artifact(model, "sklearn")))[seed % 200 :]
         for part in (rows[~np.isnan(rows).any(axis=1)], edges):
             masks = bitmasks.of_trees(engine.joined.trees)

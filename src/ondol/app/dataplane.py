@@ -33,6 +33,7 @@ from ondol.app.manifests import Manifests
 from ondol.base import errors
 from ondol.base import settings as settings_module
 from ondol.base.settings import OFF, Address, Settings
+from ondol.serving import collecting
 from ondol.serving.desired import RouteTable
 from ondol.serving.metrics import Metrics
 from ondol.serving.models import Models
@@ -278,6 +279,7 @@ def main(settings: Settings) -> None:
         )
     # Small predictions, many at once: OpenMP's threads would only wait for each other. Before scikit-learn is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    collecting.wait()
     listening = listen.inherited_or_bound(settings.data, "--data")
     store = Store(settings.database)
     plane = DataPlane(store, settings)

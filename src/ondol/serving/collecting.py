@@ -12,6 +12,12 @@ _YOUNG_OBJECTS = 20_000
 """New containers between two looks at the young ones; Python's own 700 are a few requests of many rows."""
 
 
+def wait() -> None:
+    """Collect rarely until models are there: importing their libraries makes little garbage and very many objects."""
+    gc.freeze()
+    gc.set_threshold(10 * _YOUNG_OBJECTS, 10, 10)
+
+
 def settle() -> None:
     """Collect what went, and spare what stays. To be called when models came or went; takes about a tenth of a second.
 

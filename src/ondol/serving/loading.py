@@ -58,15 +58,7 @@ def load(
     :raises UnsupportedError: UNS-390 no such format, UNS-391 columns that cannot be sent.
     :raises DependencyError: DEP-390 the model's library is not installed.
     """
-    if not path.exists():
-        raise errors.InputError(f"the model's files are gone: {str(path)!r}", code="INP-221")
-    if digest and (found := hashing.of_tree(path)) != digest:
-        raise errors.InputError(
-            f"the files are not the ones released: {hashing.short(found)} instead of {hashing.short(digest)}",
-            where=str(path),
-            way_out="Register and release the model again.",
-            code="INP-220",
-        )
+    check_files(path, digest)
     how = How(model_format, dialect, safe)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -77,6 +69,22 @@ def load(
     _refuse_other_versions(caught, path)
     said = dict.fromkeys(str(warning.message).split("\n")[0] for warning in caught)
     return replace(artifact, notes=(*artifact.notes, *said))
+
+
+def check_files(path: Path, digest: str) -> None:
+    """Check that a model's files are there, and the ones that were released.
+
+    :raises InputError: INP-220 files changed, INP-221 no model file.
+    """
+    if not path.exists():
+        raise errors.InputError(f"the model's files are gone: {str(path)!r}", code="INP-221")
+    if digest and (found := hashing.of_tree(path)) != digest:
+        raise errors.InputError(
+            f"the files are not the ones released: {hashing.short(found)} instead of {hashing.short(digest)}",
+            where=str(path),
+            way_out="Register and release the model again.",
+            code="INP-220",
+        )
 
 
 def _dispatch(path: Path, how: How) -> Artifact:

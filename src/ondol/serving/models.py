@@ -24,6 +24,7 @@ from ondol.records.rollout import Arm, Route
 from ondol.records.worker import Scaling
 from ondol.serving import collecting
 from ondol.serving.background import Background
+from ondol.serving.kept_engines import KeptEngines
 from ondol.serving.opening import Model as Model
 from ondol.serving.opening import Serving as Serving
 from ondol.serving.opening import behind, files_of, in_own_environment
@@ -63,6 +64,7 @@ class Models:
         self._safe = safe
         self._blobs = blobs
         self._home = home
+        self._engines = KeptEngines(home / "engines")
         self._slow = Background(lambda: self._work.put(True))  # models in environments of their own
         self._predictor_host = predictor_host
         self.fleet = Fleet(home, blobs, home / "logs", partial(variables.resolve, store), lambda: self._work.put(True))
@@ -170,6 +172,7 @@ class Models:
                     self._forget_the_past()
                     first = False
                 self._round()
+                self._speed_up()
             except Exception:
                 log.exception("loading models failed; the next change of a route tries again")
 
@@ -193,6 +196,23 @@ class Models:
         with self._guard:
             if wanted == self._wanted and not self._pending:
                 self._settled.set()
+
+    def _speed_up(self) -> None:
+        """Give models that answer already a faster engine, unless there is something else to do."""
+        for key, model in list(self._models.items()):
+            if model.faster is None or not self._work.empty():
+                continue
+            try:
+                faster = model.faster()
+                log.info("%s: goes on with a faster engine", key[0])
+            except Exception as error:  # noqa: BLE001 - it goes on as it is, and answers right
+                log.warning("%s: stays with a slower engine (%s: %s)", key[0], type(error).__name__, error)
+                faster = replace(model, faster=None)
+            self._models[key] = faster
+            self._publish()
+            if faster.batcher is not model.batcher:
+                self._retire(model)
+                collecting.settle()
 
     def _ensure(self, service: str, digest: str, generation: int, fresh: bool) -> None:
         """Load a release unless it is there or failed already; tell the store, again for every change of the route."""
@@ -240,7 +260,9 @@ class Models:
             path = files_of(self._blobs, manifest)
             need = recorded.need_of(path, manifest.format) if path.exists() else None
             if need is None:
-                return load_release(self._store, self._blobs, release, dialect=dialect, safe=self._safe)
+                return load_release(
+                    self._store, self._blobs, release, dialect=dialect, safe=self._safe, engines=self._engines
+                )
             work = partial(in_own_environment, release, path, need, self._home, dialect=dialect, safe=self._safe)
             key = (service, digest, dialect)
             model = cast("Model | None", self._slow.result(key, work))

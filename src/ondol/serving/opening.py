@@ -6,8 +6,8 @@ Must not know which releases are wanted, nor who asks.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ondol.serving.batching import Batcher
 from ondol.serving.engines import compiled
 from ondol.serving.engines.base import Elsewhere
 from ondol.serving.inputs import InputSpec
+from ondol.serving.kept_engines import Kept, KeptEngines
 from ondol.serving.options import Options
 from ondol.serving.workers import model_process
 from ondol.serving.workers.model_process import ModelProcess
@@ -50,6 +51,9 @@ class Model:
     notes: tuple[str, ...] = ()
     pool: Pool | None = None
     """The processes that answer instead, whole bodies at a time; None: the model is in memory."""
+
+    faster: Callable[[], Model] | None = field(default=None, compare=False)
+    """Makes the same model with a faster engine, which takes about a second; None: this is the fastest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +86,24 @@ class Serving:
         return self.arms.get(arm, self.stable)
 
 
-def load_release(store: Store, blobs: Blobs, release: Release, *, dialect: str = "v1", safe: bool = False) -> Model:
+def load_release(
+    store: Store, blobs: Blobs, release: Release, *, dialect: str = "v1", safe: bool = False,
+    engines: KeptEngines | None = None,
+) -> Model:  # fmt: skip
     """Load a release, test its engine and warm it up.
 
     :param dialect: the service's protocol version.
-    :param safe: open no pickle.
+    :param safe: open no pickle, and no engine that was made from one.
+    :param engines: where compiled engines are kept: one that is there is served without opening the model.
     :raises OndolError: with the reason when it cannot be served.
     """
     manifest = releases.model_manifest(release)
     path = files_of(blobs, manifest)
+    engines = None if safe else engines
+    if engines is not None and (kept := engines.find(manifest.artifact, manifest.format, dialect)) is not None:
+        loading.check_files(path, manifest.artifact)
+        if (model := _of_kept(release, manifest, kept)) is not None:
+            return model
     artifact = loading.load(path, manifest.artifact, manifest.format, dialect=dialect, safe=safe)
     spec = describing.describe(artifact)
     try:
@@ -99,17 +112,63 @@ def load_release(store: Store, blobs: Blobs, release: Release, *, dialect: str =
         raise errors.InputError(
             f"the model fails on sample rows: {type(error).__name__}: {error}", where=manifest.uri, code="INP-224"
         ) from error
-    return Model(
-        digest=release.digest,
-        version=manifest.version or hashing.short(release.digest),
+    about = Kept(
         spec=spec,
-        choice=choice,
-        batcher=Batcher(choice, spec),
         probabilities=compiled.has_probabilities(artifact.model),
         platform=f"{manifest.format}_{artifact.flavour}" if artifact.flavour != manifest.format else manifest.format,
         dialect=artifact.dialect,
         notes=artifact.notes,
+        parts=compiled.parts_of(choice.engine),
+        proof=choice.proof,
     )
+    if engines is not None and about.parts is not None and about.proof is not None:
+        engines.put(manifest.artifact, manifest.format, dialect, about)
+    return _model(release, manifest, about, replace(choice, proof=None))
+
+
+def _model(release: Release, manifest: ModelManifest, about: Kept, choice: compiled.Choice) -> Model:
+    return Model(
+        digest=release.digest,
+        version=manifest.version or hashing.short(release.digest),
+        spec=about.spec,
+        choice=choice,
+        batcher=Batcher(choice, about.spec),
+        probabilities=about.probabilities,
+        platform=about.platform,
+        dialect=about.dialect,
+        notes=about.notes,
+    )
+
+
+def _of_kept(release: Release, manifest: ModelManifest, kept: Kept) -> Model | None:
+    """Return the model with an engine that was kept; None when it does not answer as the original did."""
+    try:
+        choice = _tested(kept, plain=True)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, there is the original
+        log.warning("%s: the kept engine is made anew (%s: %s)", release.name, type(error).__name__, error)
+        return None
+    model = _model(release, manifest, kept, choice)
+    if kept.parts is None or not compiled.is_faster_whole(kept.parts):
+        return model
+
+    def faster() -> Model:
+        return _model(release, manifest, kept, _tested(kept, plain=False))
+
+    return replace(model, faster=faster)
+
+
+def _tested(kept: Kept, *, plain: bool) -> compiled.Choice:
+    """Return a kept engine that answers as the original did.
+
+    :raises Exception: of any kind, when it does not.
+    """
+    if kept.parts is None or kept.proof is None:
+        raise ValueError("nothing was kept")
+    engine, rows = compiled.of_parts(kept.parts, plain=plain), kept.proof.rows
+    if trouble := kept.proof.trouble(engine):
+        raise ValueError(trouble)
+    reason = f"same as the original on {len(rows)} rows, by its recorded answers"
+    return compiled.measured(compiled.Choice(engine, reason, len(rows)), rows)
 
 
 def files_of(blobs: Blobs, manifest: ModelManifest) -> Path:

@@ -16,6 +16,10 @@ Matrix = NDArray[np.float64]
 Rows = Any  # Matrix (n, features), a pandas DataFrame for models with named columns, or cells (`takes_cells`)
 
 
+Parts = dict[str, Any]
+"""An engine taken apart into plain values, arrays, and lists and dictionaries of them: what can be kept in a file."""
+
+
 class Engine(Protocol):
     """Predictions for checked rows."""
 

@@ -29,6 +29,8 @@ class Masks:
     :param word: the unsigned integer that has a bit for each leaf of a tree.
     """
 
+    knows_missing = False
+
     def __init__(self, trees: Sequence[Any], word: type[np.unsignedinteger[Any]]) -> None:
         bits = np.dtype(word).itemsize * 8
         self._first = (np.arange(len(trees)) * bits)[:, None]

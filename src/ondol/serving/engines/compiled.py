@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 
 from ondol.serving import describing, inputs
 from ondol.serving.engines import boosted, columns, histogram, linear, steps, trees
-from ondol.serving.engines.base import Engine, Matrix, Original, Rows, median_us
+from ondol.serving.engines.base import Engine, Matrix, Original, Parts, Rows, median_us
+from ondol.serving.engines.proof import Proof, ask, difference
 from ondol.serving.inputs import InputSpec
 
 log = logging.getLogger("ondol.serving")
 
-TOLERANCE = 1e-9
 TEST_ROWS = 256
+SMALL_TEST_ROWS = 43
+"""Rows that the original is also asked for in small batches."""
+
 Json = dict[str, Any]
 
 
@@ -41,6 +44,9 @@ class Choice:
 
     per_row_us: float = 0.0
     """Measured: microseconds for each further row of a batch."""
+
+    proof: Proof | None = field(default=None, compare=False)
+    """What the engine was tested on, for whoever keeps it; None: not kept, or dropped."""
 
     def estimate_us(self, rows: int) -> float:
         """Return how long a batch will take, in microseconds."""
@@ -82,12 +88,15 @@ def _choose(model: Any, spec: InputSpec, example: Any, name: str) -> Choice:
         log.warning("%s: cannot be compiled (%s: %s); the original runs", name, type(error).__name__, error)
     rows = sample_rows(model, spec, example, thresholds=_thresholds(model, candidate))
     if candidate is None:
-        return _measured(Choice(original, f"{_kind(model)} has no compiled form"), rows)
-    if trouble := difference(original, candidate, rows, has_probabilities(model)):
+        return measured(Choice(original, f"{_kind(model)} has no compiled form"), rows)
+    probabilities = has_probabilities(model)
+    trouble = difference(original, candidate, rows[:SMALL_TEST_ROWS], probabilities)
+    proof = ask(original, rows, probabilities)
+    if trouble := trouble or proof.trouble(candidate):
         log.warning("%s: the compiled %s engine differs (%s); the original runs", name, candidate.name, trouble)
-        return _measured(Choice(original, f"self-test of the {candidate.name} engine failed: {trouble}"), rows)
+        return measured(Choice(original, f"self-test of the {candidate.name} engine failed: {trouble}"), rows)
     reason = f"same as the original on {len(rows)} rows"
-    return _measured(Choice(candidate, reason, len(rows)), rows)
+    return measured(Choice(candidate, reason, len(rows), proof=proof), rows)
 
 
 def _of_columns(original: Original, model: Any, spec: InputSpec, name: str) -> Choice | None:
@@ -103,7 +112,7 @@ def _of_columns(original: Original, model: Any, spec: InputSpec, name: str) -> C
     if trouble := difference(_OfCells(original, spec), candidate, rows, has_probabilities(model)):
         log.warning("%s: the compiled %s engine differs (%s); the original runs", name, candidate.name, trouble)
         return None
-    return _measured(Choice(candidate, f"same as the original on {len(rows)} rows", len(rows)), rows)
+    return measured(Choice(candidate, f"same as the original on {len(rows)} rows", len(rows)), rows)
 
 
 class _OfCells:
@@ -154,6 +163,32 @@ def compile_model(model: Any) -> Engine | None:
         or histogram.compile_model(model)
         or boosted.compile_model(model)
     )
+
+
+def parts_of(engine: Engine) -> Parts | None:
+    """Return what a compiled engine is made of; None when it cannot be kept."""
+    taken: Parts | None = engine.parts() if hasattr(engine, "parts") else None
+    return taken
+
+
+def of_parts(parts: Parts, *, plain: bool = False) -> Engine:
+    """Return the engine that was taken apart.
+
+    :param plain: made of numpy alone, which may be slower.
+    :raises Exception: of any kind, when these are not the parts of an engine.
+    """
+    if parts["kind"] == "linear":
+        return linear.of_parts(parts)
+    if parts["kind"] == "trees":
+        return trees.of_parts(parts, plain=plain)
+    if parts["kind"] == "chain":
+        return steps.Chain(steps.steps_of_parts(parts["steps"]), of_parts(parts["engine"], plain=plain))
+    raise ValueError(f"no engine {parts['kind']!r}")
+
+
+def is_faster_whole(parts: Parts) -> bool:
+    """Return whether an engine is faster with what numpy alone cannot do."""
+    return parts["kind"] == "trees" or (parts["kind"] == "chain" and is_faster_whole(parts["engine"]))
 
 
 def has_probabilities(model: Any) -> bool:
@@ -220,34 +255,11 @@ def _thresholds(model: Any, candidate: Engine | None) -> dict[int, NDArray[np.fl
     return {column: values[np.abs(values) < inputs.FLOAT32_MAX] for column, values in joined.items()}
 
 
-def difference(original: Engine, candidate: Engine, rows: Rows, probabilities: bool) -> str:
-    """Return how two engines differ on the rows, in batches of several sizes; empty when they do not."""
-    tolerance = getattr(candidate, "tolerance", TOLERANCE)
-    sizes = (1, 1, 2, 7, 32, len(rows))
-    start = 0
-    for size in sizes:
-        part = rows[start : start + size] if start + size <= len(rows) else rows
-        start += size
-        ours, theirs = candidate.predict(part), original.predict(part)
-        if ours.shape != theirs.shape or ours.dtype.kind != theirs.dtype.kind:
-            return f"shape or type {ours.shape} {ours.dtype} instead of {theirs.shape} {theirs.dtype}"
-        if theirs.dtype.kind == "f":
-            if not np.allclose(ours, theirs, rtol=tolerance, atol=tolerance, equal_nan=True):
-                return f"values differ by up to {np.max(np.abs(ours - theirs)):.3g}"
-        elif not (ours == theirs).all():
-            return f"{int((ours != theirs).sum())} of {len(part)} labels differ"
-        if probabilities:
-            gap = float(np.max(np.abs(candidate.predict_proba(part) - original.predict_proba(part))))
-            if not gap <= tolerance:
-                return f"probabilities differ by up to {gap:.3g}"
-    return ""
-
-
-def _measured(choice: Choice, rows: Rows) -> Choice:
+def measured(choice: Choice, rows: Rows) -> Choice:
     """Return the choice with its costs measured, which also warms the engine up."""
     predict = choice.engine.predict
     one, many = rows[-1:], rows[-min(32, len(rows)) :]
     one_us = median_us(lambda: predict(one))
     many_us = median_us(lambda: predict(many))
     per_row = max(0.0, many_us - one_us) / max(1, len(many) - 1)
-    return Choice(choice.engine, choice.reason, choice.tested_rows, one_us, per_row)
+    return replace(choice, one_row_us=one_us, per_row_us=per_row)

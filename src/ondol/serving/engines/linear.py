@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ondol.serving.engines.base import Matrix
+from ondol.serving.engines.base import Matrix, Parts
 
 _REGRESSORS = frozenset(
     {
@@ -44,6 +44,11 @@ def compile_model(model: Any) -> LinearEngine | None:
     return LinearEngine(np.ascontiguousarray(coefficients.T), intercept.copy(), model.classes_, softmax=softmax)
 
 
+def of_parts(parts: Parts) -> LinearEngine:
+    """Return the engine that was taken apart."""
+    return LinearEngine(parts["weights"], parts["intercept"], parts["classes"], softmax=bool(parts["softmax"]))
+
+
 class LinearEngine:
     """`X @ W + b`, then a threshold, an argmax or nothing."""
 
@@ -57,6 +62,13 @@ class LinearEngine:
         self._intercept = intercept  # (outputs,)
         self._classes = classes
         self._softmax = softmax
+
+    def parts(self) -> Parts:
+        """Return what it is made of."""
+        return {
+            "kind": "linear", "weights": self._weights, "intercept": self._intercept, "classes": self._classes,
+            "softmax": self._softmax,
+        }  # fmt: skip
 
     def predict(self, rows: Matrix) -> NDArray[Any]:
         scores = rows @ self._weights + self._intercept

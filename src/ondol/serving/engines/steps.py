@@ -6,12 +6,13 @@ The formulas are scikit-learn's definitions of each transformer; anything but th
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ondol.serving.engines.base import Engine, Matrix
+from ondol.serving.engines.base import Engine, Matrix, Parts
 
 Step = Callable[[Matrix], Matrix]
 
@@ -19,6 +20,41 @@ Step = Callable[[Matrix], Matrix]
 def unchanged(rows: Matrix) -> Matrix:
     """The step that does nothing."""
     return rows
+
+
+@dataclass(frozen=True, eq=False)
+class ShiftAndScale:
+    """Subtracts, then divides."""
+
+    shift: NDArray[np.float64] | None
+    scale: NDArray[np.float64] | None
+
+    def __call__(self, rows: Matrix) -> Matrix:
+        if self.shift is not None:
+            rows = rows - self.shift
+        return rows if self.scale is None else rows / self.scale
+
+
+@dataclass(frozen=True, eq=False)
+class ScaleAndShift:
+    """Multiplies, then adds."""
+
+    factor: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+    def __call__(self, rows: Matrix) -> Matrix:
+        return rows * self.factor + self.offset
+
+
+@dataclass(frozen=True, eq=False)
+class FillGaps:
+    """Puts a column's own value where one is missing."""
+
+    values: NDArray[np.float64]
+
+    def __call__(self, rows: Matrix) -> Matrix:
+        absent = np.isnan(rows)
+        return np.where(absent, self.values, rows) if absent.any() else rows
 
 
 def compile_step(step: Any) -> Step | None:
@@ -40,45 +76,26 @@ def _is_identity(step: Any) -> bool:
 def _standard(step: Any) -> Step | None:
     mean = step.mean_ if step.with_mean else None
     scale = step.scale_ if step.with_std else None
-    return _shift_and_scale(mean, scale)
+    return ShiftAndScale(mean, scale)
 
 
 def _robust(step: Any) -> Step | None:
-    return _shift_and_scale(step.center_ if step.with_centering else None, step.scale_ if step.with_scaling else None)
+    return ShiftAndScale(step.center_ if step.with_centering else None, step.scale_ if step.with_scaling else None)
 
 
 def _max_abs(step: Any) -> Step | None:
-    return None if getattr(step, "clip", False) else _shift_and_scale(None, step.scale_)
-
-
-def _shift_and_scale(shift: NDArray[np.float64] | None, scale: NDArray[np.float64] | None) -> Step:
-    def apply(rows: Matrix) -> Matrix:
-        if shift is not None:
-            rows = rows - shift
-        return rows if scale is None else rows / scale
-
-    return apply
+    return None if getattr(step, "clip", False) else ShiftAndScale(None, step.scale_)
 
 
 def _min_max(step: Any) -> Step | None:
-    if step.clip:
-        return None
-    factor, offset = step.scale_, step.min_
-    return lambda rows: rows * factor + offset
+    return None if step.clip else ScaleAndShift(step.scale_, step.min_)
 
 
 def _imputer(step: Any) -> Step | None:
     statistics = np.asarray(step.statistics_)
     plain = statistics.dtype == np.float64 and not np.isnan(statistics).any() and not step.add_indicator
     missing_is_nan = isinstance(step.missing_values, float) and np.isnan(step.missing_values)
-    if not plain or not missing_is_nan:
-        return None
-
-    def apply(rows: Matrix) -> Matrix:
-        absent = np.isnan(rows)
-        return np.where(absent, statistics, rows) if absent.any() else rows
-
-    return apply
+    return FillGaps(statistics) if plain and missing_is_nan else None
 
 
 _MAKERS: dict[str, Callable[[Any], Step | None]] = {
@@ -90,6 +107,15 @@ _MAKERS: dict[str, Callable[[Any], Step | None]] = {
 }
 
 
+_KEPT: dict[str, type[Any]] = {"divide": ShiftAndScale, "multiply": ScaleAndShift, "fill": FillGaps}
+"""The steps that can be taken apart, by the name under which they are kept."""
+
+
+def steps_of_parts(parts: list[Parts]) -> list[Step]:
+    """Return the steps that were taken apart."""
+    return [_KEPT[one["kind"]](**{name: value for name, value in one.items() if name != "kind"}) for one in parts]
+
+
 class Chain:
     """Steps, then an engine."""
 
@@ -99,6 +125,16 @@ class Chain:
         self._steps = steps
         self._engine = engine
         self.name = f"pipeline of {len(steps)} steps, {engine.name}"
+
+    def parts(self) -> Parts | None:
+        """Return what it is made of; None when a part cannot be kept."""
+        names = {kind: name for name, kind in _KEPT.items()}
+        last: Parts | None = self._engine.parts() if hasattr(self._engine, "parts") else None
+        kept = [step for step in self._steps if step is not unchanged]
+        if last is None or any(type(step) not in names for step in kept):
+            return None
+        steps = [{"kind": names[type(step)], **vars(step)} for step in kept]
+        return {"kind": "chain", "steps": steps, "engine": last}
 
     def _transform(self, rows: Matrix) -> Matrix:
         for step in self._steps:

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ondol.serving.engines import bitmasks
-from ondol.serving.engines.base import Matrix
+from ondol.serving.engines import bitmasks, plain_trees
+from ondol.serving.engines.base import Matrix, Parts
+from ondol.serving.engines.plain_trees import PlainTrees
 
 _FORESTS = frozenset({"RandomForestClassifier", "ExtraTreesClassifier", "RandomForestRegressor", "ExtraTreesRegressor"})
 _SINGLE = frozenset({"DecisionTreeClassifier", "ExtraTreeClassifier", "DecisionTreeRegressor", "ExtraTreeRegressor"})
@@ -61,6 +62,19 @@ def _compile_boosted(model: Any, classes: NDArray[Any] | None) -> TreesEngine | 
     )
 
 
+def of_parts(parts: Parts, *, plain: bool) -> TreesEngine:
+    """Return the engine that was taken apart.
+
+    :param plain: walk with numpy, which is slower for few rows and does not wait for scikit-learn to be imported.
+    """
+    features = int(parts["features"])
+    joined = PlainTrees(parts) if plain else JoinedTrees(plain_trees.put_together(parts), features)
+    return TreesEngine(
+        joined, parts["classes"], mean=bool(parts["mean"]), start=parts["start"], outputs=int(parts["outputs"]),
+        rate=float(parts["rate"]),
+    )  # fmt: skip
+
+
 class JoinedTrees:
     """Several fitted trees entered in one call.
 
@@ -69,6 +83,7 @@ class JoinedTrees:
 
     def __init__(self, trees: Sequence[Any], n_features: int) -> None:
         self.trees = list(trees)
+        self.count = len(self.trees)
         self.n_features = n_features
         self.values = np.vstack([tree.value[:, 0, :] for tree in trees])
         """(nodes of all trees, values per leaf)"""
@@ -166,7 +181,7 @@ class TreesEngine:
 
     def __init__(
         self,
-        joined: JoinedTrees,
+        joined: JoinedTrees | PlainTrees,
         classes: NDArray[Any] | None,
         *,
         mean: bool,
@@ -180,16 +195,27 @@ class TreesEngine:
         self._start = start
         self._outputs = outputs
         self._rate = rate
-        self._masks = bitmasks.of_trees(joined.trees)
+        self._masks: bitmasks.Masks | PlainTrees | None
+        self._masks = joined if isinstance(joined, PlainTrees) else bitmasks.of_trees(joined.trees)
         # Where another way becomes cheaper.
         most = _MAX_COPIES if self._masks is None else _COPIES_BELOW_MASKS
-        self.most_joined_rows = max(1, most // len(joined.trees))
+        self.most_joined_rows = max(1, most // joined.count)
+
+    def parts(self) -> Parts | None:
+        """Return what it is made of; None when the trees are not scikit-learn's."""
+        if isinstance(self.joined, PlainTrees):
+            return None
+        return {
+            "kind": "trees", **plain_trees.taken_apart(self.joined.trees), "features": self.joined.n_features,
+            "classes": self._classes, "mean": self._mean, "start": self._start, "outputs": self._outputs,
+            "rate": self._rate,
+        }  # fmt: skip
 
     def raw(self, rows: Matrix) -> NDArray[np.float64]:
         """Return the sum over the trees: class weights (n, classes), a value (n, 1), or scores (n, outputs)."""
         if len(rows) <= self.most_joined_rows:
             return self._sum(self.joined.leaves(rows))
-        if self._masks is None or np.isnan(rows).any():
+        if self._masks is None or (not self._masks.knows_missing and np.isnan(rows).any()):
             return self._one_by_one(rows)
         starts = range(0, len(rows), _MASKED_ROWS)
         return np.vstack([self._sum(self._masks.leaves(rows[start : start + _MASKED_ROWS])) for start in starts])
@@ -198,13 +224,14 @@ class TreesEngine:
         """Return the sum of leaf values (trees, n, values) as `raw` does."""
         if self._start is None:
             total: NDArray[np.float64] = _add_in_order(leaves)
-            return total / len(self.joined.trees) if self._mean else total
+            return total / self.joined.count if self._mean else total
         stages = (self._rate * leaves).reshape(-1, self._outputs, leaves.shape[1])
         stages[0] += self._start[:, None]
         return _add_in_order(stages).T
 
     def _one_by_one(self, rows: Matrix) -> NDArray[np.float64]:
         narrow = np.ascontiguousarray(rows, dtype=np.float32)
+        assert not isinstance(self.joined, PlainTrees)  # these are never walked one by one
         trees = self.joined.trees
         if self._start is not None:
             boosted = np.tile(self._start, (len(rows), 1))
