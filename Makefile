@@ -8,7 +8,7 @@ EXPLORE ?= 20
 help:      ## Show this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-demo: .venv/runtime.done   ## Run the whole loop on real data, in under a minute after installation
+demo: .venv/runtime.done   ## Run the whole loop on real data, in about two minutes after installation
 	@$(BIN)/ondol demo
 
 test: .venv/dev.done   ## Install what tests need, then run every test, slow ones too

@@ -1,4 +1,4 @@
-"""Ondol: Kubeflow, MLflow and LLMOps files and clients in one local process, with the loop closed.
+"""Ondol: Kubeflow, MLflow and LLMOps files and clients on this machine, with the loop closed.
 
 The names below are the whole public Python interface; they are loaded when first used, so that `import ondol` is quick.
 """

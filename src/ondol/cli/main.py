@@ -10,38 +10,51 @@ import click
 
 from ondol.base import errors
 
-# Command -> module:attribute and its one-line help, in the order of the loop. Listed here so that
-# `ondol --help` imports no command at all.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("demo:command", "Run the whole loop on real data, in under a minute."),
-    "init": ("init:command", "Make a project out of your own table."),
-    "up": ("up:command", "Start (or stop) the control process and the data plane."),
-    "status": ("status:command", "What runs, what serves, what disagrees."),
-    "check": ("check:command", "Check files before anything runs: what is wrong or not honoured."),
-    "doctor": ("doctor:command", "Check this machine and environment, with remedies."),
-    "data": ("data:group", "Check, profile, compare, label data (check, profile, drift, log, label)."),
-    "run": ("run:command", "Run a KFP pipeline (.py or compiled .yaml)."),
-    "pipeline": ("pipeline:group", "Pipeline runs (list, show, logs)."),
-    "apply": ("resources:apply", "Apply manifests (KServe, ConfigMap, Secret)."),
-    "get": ("resource_views:get", "List resources, or watch them."),
-    "describe": ("resource_views:describe", "Show one resource."),
-    "delete": ("resources:delete", "Delete resources."),
-    "wait": ("resources:wait", "Wait until a resource is ready, or gone."),
-    "model": ("model:group", "Registered models (list, promote, rollback)."),
-    "release": ("release:group", "Releases (list, show, rollback)."),
-    "rollout": ("rollout:group", "Canaries and their verdicts (status, promote, abort)."),
-    "cluster": ("cluster:group", "Files for a real cluster (render)."),
-    "loop": ("loop:group", "The closed loop (run, status)."),
-    "index": ("index:group", "Document indexes (build, search, list, rollback)."),
-    "prompt": ("prompt:group", "Prompt versions (push, list, diff, tag, render)."),
-    "guard": ("guard:group", "Guardrails (check, test)."),
-    "ask": ("ask:command", "Ask an LLM application a question."),
-    "eval": ("eval:command", "Evaluate an application or answers with a suite."),
-    "cost": ("cost:command", "Tokens and cost, by application, prompt, user or model."),
-    "budget": ("budget:group", "Budgets (list, set)."),
-    "alert": ("alert:group", "Alerts (list, ack, silence, test)."),
-    "trace": ("trace:group", "Traces of questions (list, show)."),
+# Command -> module:attribute and its one-line help, by what people come for. Listed here so that `ondol --help` imports
+# no command at all.
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Start": {
+        "demo": ("demo:command", "Run the whole loop on real data, in about two minutes."),
+        "init": ("init:command", "Make a project out of your own table."),
+        "up": ("up:command", "Start (or stop) the control process and the data plane."),
+        "status": ("status:command", "What runs, what serves, what disagrees."),
+        "check": ("check:command", "Check files before anything runs: what is wrong or not honoured."),
+        "doctor": ("doctor:command", "Check this machine and environment, with remedies."),
+    },
+    "Data and pipelines": {
+        "data": ("data:group", "Data and the request log (check, profile, drift, log, label)."),
+        "run": ("run:command", "Run a KFP pipeline (.py or compiled .yaml)."),
+        "pipeline": ("pipeline:group", "Pipeline runs (list, show, logs, stop, retry, schedule)."),
+    },
+    "Models and the loop": {
+        "model": ("model:group", "Registered models (list, promote, rollback)."),
+        "release": ("release:group", "Releases (list, show, rollback)."),
+        "rollout": ("rollout:group", "Canaries and their verdicts (start, status, promote, abort)."),
+        "loop": ("loop:group", "The closed loop (run, status, rehearse, retrain, hold, release)."),
+    },
+    "Resources, as kubectl has them": {
+        "apply": ("resources:apply", "Apply manifests (KServe, ConfigMap, Secret)."),
+        "get": ("resource_views:get", "List resources, or watch them."),
+        "describe": ("resource_views:describe", "Show one resource."),
+        "delete": ("resources:delete", "Delete resources."),
+        "wait": ("resources:wait", "Wait until a resource is ready, or gone."),
+        "cluster": ("cluster:group", "Files for a real cluster (render)."),
+    },
+    "LLM applications": {
+        "ask": ("ask:command", "Ask an LLM application a question."),
+        "index": ("index:group", "Document indexes (build, sync, search, list, rollback)."),
+        "prompt": ("prompt:group", "Prompt versions (push, pull, list, diff, tag, render)."),
+        "guard": ("guard:group", "Guardrails (check, test, suggest)."),
+        "eval": ("eval:command", "Evaluate an application or answers with a suite."),
+    },
+    "Watching": {
+        "cost": ("cost:command", "Tokens and cost, by application, prompt, user or model."),
+        "budget": ("budget:group", "Budgets (list, set, remove)."),
+        "alert": ("alert:group", "Alerts (list, ack, silence, test)."),
+        "trace": ("trace:group", "Traces of questions (list, show)."),
+    },
 }
+COMMANDS = {name: found for section in SECTIONS.values() for name, found in section.items()}
 
 
 class LazyGroup(click.Group):
@@ -58,8 +71,10 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+        width = max(map(len, COMMANDS))
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), summary) for name, (_, summary) in section.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -84,7 +99,7 @@ class LazyGroup(click.Group):
 @click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
-    """Kubeflow, MLflow and LLMOps files and clients in one local process, with the loop closed."""
+    """Kubeflow, MLflow and LLMOps files and clients on this machine, with the loop closed."""
     ctx.obj = {"debug": debug}
 
 
