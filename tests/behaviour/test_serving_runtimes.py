@@ -92,6 +92,16 @@ def test_a_model_is_served_by_the_runtime_that_has_its_format(plane: Plane, tmp_
         "options": {"model_name": "delay", "team": "search", "more": "yes"},
         "env": {"GIVEN_A": "default", "GIVEN_B": "own", "GIVEN_C": "default"},
     }
+    resources.apply(plane.store, service(at=tmp_path / "model" / "model.joblib", env=[]))
+    settle(plane)
+
+    def without_env() -> Json:
+        found: Json = plane.client.post("/v1/models/delay:predict", json={"options": True}).json()
+        return found if found.get("env") == {"GIVEN_A": "default", "GIVEN_B": "base"} else {}
+
+    serving_tools.wait(lambda: bool(without_env()))
+    single = Path(without_env()["options"]["model_dir"])
+    assert [one.name for one in single.iterdir()] == ["model.joblib"], "a single file is in the folder, as in KServe's"
 
 
 def test_a_runtime_without_a_rule_for_its_image_is_named_and_no_engine_steps_in(plane: Plane, tmp_path: Path) -> None:

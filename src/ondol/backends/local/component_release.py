@@ -103,8 +103,17 @@ def worker(service: InferenceService, name: str, part: Component, settings: Sett
     mounts = {}
     for path, uri in addresses.items():
         with _fetched(uri, settings) as source:
-            mounts[path] = Blobs(settings.blobs).put_path(source.path)
+            mounts[path] = _put_folder(source.path, settings)
     return replace(spec, mounts=mounts)
+
+
+def _put_folder(files: Path, settings: Settings) -> str:
+    """Store what a container finds at its mount: a folder, or one with a single file, as KServe's initializer does."""
+    if files.is_dir():
+        return Blobs(settings.blobs).put_path(files)
+    with tempfile.TemporaryDirectory(dir=settings.home, prefix="fetch-") as folder:
+        shutil.copy(files, folder)
+        return Blobs(settings.blobs).put_path(Path(folder))
 
 
 def _serves_already(store: Store, name: str, artifact: str) -> str:
