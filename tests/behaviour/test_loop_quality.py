@@ -35,8 +35,11 @@ class Labelled:
     random: np.random.Generator
     sent: int = 0
 
-    def window(self, noise: float = 0.0, only: str = "", archive: bool = False) -> Decision | None:
-        """Answer and label one window: `noise` is the share of answers that are drawn at random, in one city or all."""
+    def window(self, noise: float = 0.0, only: str = "", archive: bool = False, others: int = 0) -> Decision | None:
+        """Answer and label one window: `noise` is the share of answers that are drawn at random, in one city or all.
+
+        :param others: labelled requests of another service that come with each.
+        """
         rows, labels = [], {}
         for _ in range(400):
             self.sent += 1
@@ -49,6 +52,9 @@ class Labelled:
             one = Observation(f"r{self.sent}", time.time() - 100, MODEL, self.release, "stable", "u", 200, 1.0)
             rows.append(replace(one, features=features, prediction=json.dumps([said])))
             labels[one.id] = str(truth)
+            for number in range(others):
+                rows.append(replace(one, id=f"{one.id}-{number}", service="another"))
+                labels[rows[-1].id] = str(truth)
         observations.append(self.store, rows)
         if archive:
             assert Archive(self.store, self.blobs).compact(MODEL, time.time(), least=1) >= 400
@@ -103,6 +109,15 @@ def test_another_release_begins_anew(store: Store, labelled: Labelled) -> None:
     found = labelled.window()
     assert found is not None
     assert found.verdict == "baseline"
+
+
+def test_labels_of_other_services_in_between_hide_nothing(labelled: Labelled) -> None:
+    verdicts = []
+    for number in range(4):
+        found = [labelled.window(noise=1.0 if number == 3 else 0.0, others=3)]
+        found += [labelled.look() for _ in range(4)]
+        verdicts.append([(one.verdict, one.evidence["current"]["rows"]) for one in found if one is not None])
+    assert verdicts == [[("baseline", 400)], [("stable", 400)], [("stable", 400)], [("degraded", 400)]]
 
 
 def test_false_alarms_over_many_windows_stay_below_alpha() -> None:

@@ -15,12 +15,13 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ondol.base import ids
 from ondol.loop import asked, reference
 from ondol.monitoring.request_archive import Archive
+from ondol.records import codec
 from ondol.records.project import MonitorSpec
 from ondol.records.rollout import Decision, JudgePolicy, Observation
 from ondol.rollout import losses
@@ -53,24 +54,46 @@ def look(store: Store, blobs: Blobs, service: str, spec: Watched) -> Decision | 
     route = routes.get(store, service)
     if route is None:
         return None
-    position = int(counters.fact(store, f"quality/{service}/position") or 0)
-    found = observations.labels_after(store, position, spec.monitor.window)
-    if len(found) < spec.monitor.window:
+    fact, window = f"quality/{service}/position", spec.monitor.window
+    seen = _seen(counters.fact(store, fact))
+    found = observations.labels_after(store, seen.position, window)
+    if len(found) < window:
         return None
-    mine = [one for one in _requests(store, blobs, found) if one.service == service and one.release == route.stable]
-    mine = [one for one in mine if not one.shadow]
+    fresh = _requests(store, blobs, [request for _, request, _ in found])
+    fresh = [one for one in fresh if one.service == service and not one.shadow]
+    waiting = [*seen.waiting, *(one.id for one in fresh)]
+    if len(waiting) < window:
+        counters.put_fact(store, fact, codec.plain(_Seen(found[-1][0], waiting)))
+        return None
+    rows = sorted([*_requests(store, blobs, seen.waiting), *fresh], key=lambda one: one.at)[:window]
+    mine = [one for one in rows if one.release == route.stable]
     if spec.slices and not spec.features and (kept := reference.load(store, blobs, route.stable)) is not None:
         spec = replace(spec, features=tuple(str(name) for name in kept.columns if name != reference.PREDICTION))
     decision = _judge(store, service, route.stable, mine, spec)
     if decision is not None:
         rollouts.decide(store, decision)
-    counters.put_fact(store, f"quality/{service}/position", found[-1][0])
+    judged = {one.id for one in rows}
+    left = [request for request in waiting if request not in judged]
+    counters.put_fact(store, fact, codec.plain(_Seen(found[-1][0], left)))
     return decision
 
 
-def _requests(store: Store, blobs: Blobs, found: Sequence[tuple[int, str, str]]) -> list[Observation]:
-    """Return the requests that labels belong to, wherever they are kept, in the order in which they were answered."""
-    names = [request for _, request, _ in found]
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """How far one service has looked through the labels, which are everybody's."""
+
+    position: int = 0
+    waiting: list[str] = field(default_factory=list)
+    """Labelled requests of the service that are in no window yet; fewer than a window."""
+
+
+def _seen(kept: Any) -> _Seen:
+    """Read what is on record; earlier versions kept the position alone."""
+    return codec.typed(kept, _Seen) if isinstance(kept, dict) else _Seen(int(kept or 0))
+
+
+def _requests(store: Store, blobs: Blobs, names: Sequence[str]) -> list[Observation]:
+    """Return labelled requests, wherever they are kept, in the order in which they were answered."""
     here = observations.by_ids(store, names)
     missing = set(names) - {one.id for one in here}
     there = Archive(store, blobs).find(missing) if missing else []
