@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
+from email.utils import formatdate
 
 import msgspec
 
@@ -147,7 +148,9 @@ def _mail(spec: SmtpSpec, alert: Alert, environ: Mapping[str, str]) -> None:
     message["From"] = _filled(spec.sender, environ)
     message["To"] = ", ".join(_filled(one, environ) for one in spec.to)
     message["Message-ID"] = f"<{alert.id}@ondol>"  # a mail that is sent twice is one mail to most readers
-    message.set_content(f"{alert.message}\n\n{codec.encode(alert)}\n")
+    message["Date"] = formatdate(alert.at)
+    evidence = msgspec.json.format(msgspec.json.encode(body_of(alert)), indent=2).decode()
+    message.set_content(f"{alert.message}\n\n{evidence}\n")
     host, user, password = (_filled(one, environ) for one in (spec.host, spec.user, spec.password))
     context = ssl.create_default_context()
     try:

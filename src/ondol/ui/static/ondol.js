@@ -5,6 +5,9 @@ if (location.pathname === "/" && location.hash.startsWith("#/")) {
   location.replace(kfp ? (kfp[1] === "runs" ? "/runs/" + kfp[2] : "/runs") : "/mlflow/" + location.hash);
 }
 
+// On a phone the navigation is one line that is pushed sideways: show where we are.
+document.querySelector("nav .on")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // Keep an open page fresh: every few seconds fetch it again and put the new <main> in place of the old one.
 // Nothing happens while the tab is hidden, text is selected, or a <details> is open.
 (() => {
