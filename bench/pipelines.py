@@ -1,9 +1,13 @@
 """KFP pipelines of trivial steps: ours beside kfp's local runner, ZenML, Metaflow, Prefect and Dagster, in one run.
 
-Two shapes: a chain of ten steps, and ten side by side. `python bench/pipelines.py [--quick]`; `--quick` leaves out the
-peers that are not kfp. Each peer has an environment of its own (bench/.venvs, built once with uv); one that cannot be
+Two shapes: a chain of ten steps, and ten side by side. `python bench/pipelines.py [--quick]`; `--quick` measures twice
+instead of four times. Each peer has an environment of its own (bench/.venvs, built once with uv); one that cannot be
 installed or fails is reported, not fatal. Cold: a new process with an empty home, from the compiled YAML where there is
 one. What each persists is said beside its figures, for it is part of the price.
+
+A step of ours is the time between two steps' starts. Every run of ours starts a worker, which is not in that, but in
+`ten_steps`, a whole run in a warm process; a peer's step is a tenth of its whole run. The last line has the ratios of
+both, and under `claims` what Ondol claims and whether it held.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-STEPS, ROUNDS = 10, 3
+STEPS = 10
 HERE = Path(__file__).resolve().parent
 PATIENCE = 300.0  # seconds for one peer
 
@@ -83,9 +87,8 @@ start(use_venv=False)
 measured("chain", 1)
 cold = time.perf_counter() - begin
 figures = {"cold": cold, "chain": measured("chain", rounds), "wide": measured("wide", 1)}
-if sys.argv[3:]:
-    start(use_venv=True)
-    figures["environment_step"] = measured("packages", 1) / 2
+start(use_venv=True)
+figures["environment_step"] = measured("packages", 1) / 2
 print("\\n" + json.dumps(figures))
 """
 
@@ -103,6 +106,18 @@ with Store(settings.database) as store:
 
 OURS = {"ondol": False, "ondol --in-process": True}
 """Our two modes, and whether steps share processes in them."""
+
+CLAIMS: dict[str, tuple[str, str, float, tuple[str, ...]]] = {
+    "step_in_process_10x": (
+        "ondol --in-process",
+        "chain_step",
+        10.0,
+        ("kfp.local", "zenml", "metaflow", "dagster"),
+    ),
+    "step_with_environment_50x": ("ondol", "environment_step", 50.0, ("kfp.local",)),
+    "cold_ten_steps_faster_than_all": ("ondol", "cold", 1.0, ("kfp.local", "zenml", "metaflow", "dagster", "prefect")),
+}
+"""What is claimed: the mode of ours, the figure, how many times as much every one of these peers must take."""
 
 PEERS = {
     "prefect": (["prefect", "fastapi<0.140"], "prefect_flow.py", "task states in SQLite; results in memory"),
@@ -140,14 +155,14 @@ def python(
     return time.perf_counter() - start, (done.stdout.strip().splitlines() or [""])[-1]
 
 
-def ours(folder: Path, in_process: bool) -> dict[str, Any]:
+def ours(folder: Path, in_process: bool, rounds: int) -> dict[str, Any]:
     """Measure one of our modes: a step warm, reused, in an environment of its own; ten side by side; a cold process."""
     from ondol.base.settings import Settings
     from ondol.pipelines import runner
     from ondol.store.connection import Store
 
     settings = Settings(home=folder / f"home-{in_process}", project=folder)
-    warm, reused, side, packaged = [], [], [], []
+    warm, reused, side, packaged, whole = [], [], [], [], []
     with Store(settings.database) as store:
 
         def run(name: str, number: int, use_cache: bool = True) -> Any:
@@ -165,8 +180,11 @@ def ours(folder: Path, in_process: bool) -> dict[str, Any]:
             starts = [task.started_at for task in run(name, number).tasks if not task.graph]
             return float(starts[-1] - starts[0]) / (len(starts) - 1)
 
-        for number in range(ROUNDS):
+        between("packages", -1)  # the environment is built once
+        for number in range(rounds):
+            start = time.perf_counter()
             warm.append(between("chain", number * 1000))
+            whole.append(time.perf_counter() - start)
             start = time.perf_counter()
             run("chain", number * 1000)
             reused.append((time.perf_counter() - start) / STEPS)
@@ -178,11 +196,12 @@ def ours(folder: Path, in_process: bool) -> dict[str, Any]:
         python(
             ["-c", _OURS_COLD], str(folder / f"cold-{in_process}-{number}"), str(folder / "chain.yaml"), str(in_process)
         )[0]
-        for number in range(ROUNDS)
+        for number in range(rounds)
     ]
     return {
         "cold": statistics.median(cold),
         "chain_step": min(warm),
+        "ten_steps": min(whole),
         "reused_step": min(reused),
         "environment_step": min(packaged),
         "wide": min(side),
@@ -190,14 +209,18 @@ def ours(folder: Path, in_process: bool) -> dict[str, Any]:
     }
 
 
-def kfp_local(folder: Path, environments: bool) -> dict[str, Any]:
-    """Measure kfp's own local runner, without environments and, perhaps, with them."""
-    extra = ["environments"] if environments else []
-    figures = json.loads(python(["-c", _KFP_LOCAL], str(folder), str(ROUNDS), *extra)[1])
-    return {**figures, "chain_step": figures["chain"] / STEPS, "persists": "outputs in files; no record of runs"}
+def kfp_local(folder: Path, rounds: int) -> dict[str, Any]:
+    """Measure kfp's own local runner: without environments and kfp's own packages, its fastest mode, and with them."""
+    figures = json.loads(python(["-c", _KFP_LOCAL], str(folder), str(rounds))[1])
+    return {**_named(figures), "persists": "outputs in files; no record of runs"}
 
 
-def peer(name: str, folder: Path) -> dict[str, Any]:
+def _named(figures: dict[str, Any]) -> dict[str, Any]:
+    """Name what a peer said of its whole run like ours."""
+    return {"chain_step": figures["chain"] / STEPS, "ten_steps": figures.pop("chain"), **figures}
+
+
+def peer(name: str, folder: Path, rounds: int) -> dict[str, Any]:
     """Measure one peer in an environment of its own."""
     packages, flow, persists = PEERS[name]
     program, home = installed(name, packages), folder / name
@@ -216,11 +239,11 @@ def peer(name: str, folder: Path) -> dict[str, Any]:
     }
     file = str(HERE / "peers" / "pipelines" / flow)
     if name == "metaflow":  # a flow is a program of its own: there is no warm process
-        cold = min(_metaflow(program, file, environ) for _ in range(2))
+        whole = min(_metaflow(program, file, environ) for _ in range(rounds // 2))
         side = _metaflow(program, file.replace("_flow", "_wide"), environ)
-        return {"cold": cold, "chain_step": cold / STEPS, "wide": side, "persists": persists}
-    figures = json.loads(python([file], str(ROUNDS), program=program, patience=PATIENCE, **environ)[1])
-    return {**figures, "chain_step": figures["chain"] / STEPS, "persists": persists}
+        return {"cold": whole, **_named({"chain": whole}), "wide": side, "persists": persists}
+    figures = json.loads(python([file], str(rounds), program=program, patience=PATIENCE, **environ)[1])
+    return {**_named(figures), "persists": persists}
 
 
 def _metaflow(program: str, file: str, environ: dict[str, str]) -> float:
@@ -246,35 +269,51 @@ def show(name: str, figures: dict[str, Any]) -> None:
         print(f"{name:>18}  not measured: {figures['failed']}", flush=True)
         return
     step, cold, side = figures["chain_step"] * 1000, figures["cold"], figures["wide"]
-    print(f"{name:>18}  {step:9.1f} ms a step  {cold:7.2f} s cold  {side:7.2f} s ten side by side", flush=True)
+    whole = figures["ten_steps"]
+    print(
+        f"{name:>18}  {step:9.1f} ms a step  {whole:7.2f} s ten steps  {cold:7.2f} s cold  {side:7.2f} s side by side",
+        flush=True,
+    )
     print(f"{'':>18}  {figures['persists']}", flush=True)
 
 
+def claims(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return for each claim how many times as much each peer takes, and whether it holds; None: a peer is missing."""
+    found = {}
+    for claim, (mode, figure, bar, peers) in CLAIMS.items():
+        mine = results[mode][figure]
+        times = {name: round(results[name][figure] / mine, 2) for name in peers if figure in results[name]}
+        held = min(times.values(), default=0.0) >= bar if len(times) == len(peers) else None
+        found[claim] = {"held": held, "times": times, "missing": [name for name in peers if name not in times]}
+        print(f"{claim}: {held}  " + "  ".join(f"{name} {ratio:g}x" for name, ratio in times.items()), flush=True)
+    return found
+
+
 def main(quick: bool = False) -> None:
+    rounds = 2 if quick else 4
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "bench_flows.py").write_text(_PIPELINE, encoding="utf-8")
         python(["-c", _COMPILE], place)
         for name, in_process in OURS.items():
-            results[name] = ours(folder, in_process)
+            results[name] = ours(folder, in_process, rounds)
             show(name, results[name])
-        for name in ("kfp.local", *(() if quick else PEERS)):
+        for name in ("kfp.local", *PEERS):
             try:
-                results[name] = kfp_local(folder, not quick) if name == "kfp.local" else peer(name, folder)
+                results[name] = kfp_local(folder, rounds) if name == "kfp.local" else peer(name, folder, rounds)
             except (RuntimeError, OSError, subprocess.SubprocessError, ValueError) as error:
                 results[name] = {"failed": str(error)[-300:]}
             show(name, results[name])
     mine, inside = results["ondol"], results["ondol --in-process"]
-    for name, theirs in results.items():
+    for theirs in results.values():
         if "chain_step" in theirs:
             theirs["times_ours_per_step"] = round(theirs["chain_step"] / mine["chain_step"], 2)
             theirs["times_ours_per_step_in_process"] = round(theirs["chain_step"] / inside["chain_step"], 2)
+            theirs["times_ours_ten_steps"] = round(theirs["ten_steps"] / mine["ten_steps"], 2)
             theirs["times_ours_cold"] = round(theirs["cold"] / mine["cold"], 2)
-        if name not in OURS and "environment_step" in theirs:
-            theirs["times_ours_with_environment"] = round(theirs["environment_step"] / mine["environment_step"], 1)
-    load = os.getloadavg()[0]
-    print(json.dumps({"steps": STEPS, "load_average": round(load, 1), "processors": os.cpu_count(), **results}))
+    machine = {"load_average": round(os.getloadavg()[0], 1), "processors": os.cpu_count()}
+    print(json.dumps({"steps": STEPS, "rounds": rounds, **machine, "claims": claims(results), **results}))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,10 @@ import pytest
 import yaml
 from tests.behaviour import pipeline_tools as tools
 from tests.conftest import end, new_settings, start_control
+from tests.faults.test_pipelines_kill import many_steps
 
 from ondol.app import running
+from ondol.backends.local import pipeline_runs
 from ondol.base.settings import Address, Settings
 from ondol.pipelines import runner
 
@@ -55,9 +57,13 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tools.compile_samples(tmp_path_factory.mktemp("samples"))
-    return {name: yaml.safe_load((folder / f"{name}.yaml").read_text()) for name in ("held", "chain")}
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tools.compile_samples(tmp_path_factory.mktemp("samples"))
+
+
+@pytest.fixture(scope="module")
+def specs(samples: Path) -> dict[str, Any]:
+    return {name: yaml.safe_load((samples / f"{name}.yaml").read_text()) for name in ("held", "chain")}
 
 
 def held(server: Server, spec: Any, folder: Path) -> tuple[str, Path, Path]:
@@ -100,6 +106,26 @@ def test_a_killed_runner_is_taken_up_and_finished_steps_are_kept(
         server.again()
     tools.wait_until(lambda: server.ask("GET", f"/runs/{run}")["state"] == "SUCCEEDED", 60)
     assert [said(path).count(step) for step in ("first", "third")] == [1, 1]
+
+
+def test_a_runner_killed_again_and_again_is_taken_up_as_long_as_it_gets_on(
+    server: Server, samples: Path, tmp_path: Path
+) -> None:
+    path, gate, steps = tmp_path / "lines.txt", tmp_path / "gate", 32
+    spec = yaml.safe_load(many_steps(samples, tmp_path / "many.yaml", steps).read_text())
+    parameters = {"path": str(path), "gate": str(gate)}
+    body = {"display_name": "many", "pipeline_spec": spec, "runtime_config": {"parameters": parameters}}
+    path.touch()
+    gate.touch()
+    run, kills = server.ask("POST", "/runs", body)["run_id"], 0
+    for wanted in range(4, steps, 4):
+        tools.wait_until(lambda: len(set(said(path))) >= wanted, 60)  # noqa: B023 - called before the next round
+        if pid := runner.runner_of(server.settings.home, run):
+            os.kill(pid, signal.SIGKILL)
+            kills += 1
+    tools.wait_until(lambda: server.ask("GET", f"/runs/{run}")["state"] == "SUCCEEDED", 60)
+    assert kills > pipeline_runs.MOST_ATTEMPTS
+    assert set(said(path)) == {f"step-{number}" for number in range(steps)}
 
 
 @pytest.mark.parametrize("how", [[], ["--in-process"]])

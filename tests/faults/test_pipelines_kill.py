@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -88,16 +89,35 @@ def test_a_killed_runner_leaves_no_step_and_is_resumed(held: Held, home: Setting
     assert tools.task(done, "hold").attempt == 2
 
 
-def test_a_killed_worker_fails_its_step_and_the_run_is_resumed(held: Held, home: Settings, store: Store) -> None:
-    stat = Path(f"/proc/{held.step_pid}/stat").read_text()
-    os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)  # the step's parent: the warm worker
-    _, said = held.process.communicate(timeout=30)
+def kill_worker_of(step: int) -> None:
+    """Kill a step's parent, the warm worker, and wait until the step has ended with it."""
+    stat = Path(f"/proc/{step}/stat").read_text()
+    os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
+    tools.wait_until(lambda: not tools.alive(step))
+
+
+def test_a_step_whose_worker_is_killed_starts_again(held: Held, store: Store) -> None:
+    kill_worker_of(held.step_pid)
+    tools.wait_until(lambda: len(held.lines()) == 3)
+    held.gate.touch()
+    assert held.process.wait(60) == 0
+    assert [line.split()[0] for line in held.lines()] == ["first", "second", "second", "third"]
+    done = runs.get(store, "latest")
+    assert (done.state, tools.task(done, "hold").attempt) == ("succeeded", 2)
+
+
+def test_a_step_whose_every_worker_is_killed_fails_and_the_run_is_resumed(
+    held: Held, home: Settings, store: Store
+) -> None:
+    for number in range(4):
+        tools.wait_until(lambda: len(held.lines()) == 2 + number)  # noqa: B023 - called before the next round
+        kill_worker_of(int(held.lines()[-1].split()[1]))
+    _, said = held.process.communicate(timeout=60)
     assert b"lost its worker process" in said
-    tools.wait_until(lambda: not tools.alive(held.step_pid))
     assert runs.get(store, "latest").state == "failed"
     held.gate.touch()
     done = tools.run(held.source, store, home, resume="latest")
-    assert [line.split()[0] for line in held.lines()] == ["first", "second", "second", "third"]
+    assert [line.split()[0] for line in held.lines()] == ["first", *["second"] * 5, "third"]
     assert done.state == "succeeded"
 
 
@@ -172,7 +192,7 @@ def many_steps(samples: Path, target: Path, count: int) -> Path:
 
 
 class Many:
-    """A run of many steps, started again and again, each time until it has gone some way."""
+    """A run of many steps."""
 
     def __init__(self, samples: Path, home: Settings, folder: Path, count: int, how: str) -> None:
         self.how = how
@@ -183,14 +203,17 @@ class Many:
     def lines(self) -> list[str]:
         return self.path.read_text().splitlines() if self.path.exists() else []
 
-    def start(self, resume: str, steps: int) -> subprocess.Popen[bytes]:
-        """Start or resume the run; return when it has ended or this many more steps have run."""
+    def start(self, resume: str) -> subprocess.Popen[bytes]:
+        """Start or resume the run."""
         arguments = [str(part) for part in (self.home.home, self.source, self.path, self.gate)]
+        return subprocess.Popen([sys.executable, "-c", _RUN, *arguments, resume, self.how], stderr=subprocess.PIPE)
+
+    def goes_on(self, process: subprocess.Popen[bytes], steps: int) -> bool:
+        """Wait until this many more steps have run or the run has ended; return whether it goes on."""
         before = len(self.lines())
-        process = subprocess.Popen([sys.executable, "-c", _RUN, *arguments, resume, self.how], stderr=subprocess.PIPE)
         while process.poll() is None and len(self.lines()) < before + steps:
             time.sleep(0.005)
-        return process
+        return process.poll() is None
 
 
 @pytest.mark.slow
@@ -206,25 +229,25 @@ class Many:
 def test_killed_again_and_again_it_repeats_no_finished_step(
     samples: Path, home: Settings, store: Store, tmp_path: Path, victim: str, count: int, steps: int, how: str
 ) -> None:
-    many, kills, resume, ended = Many(samples, home, tmp_path, count, how), 0, "", False
-    while not ended:
+    many, kills = Many(samples, home, tmp_path, count, how), 0
+    process = many.start("")
+    while many.goes_on(process, steps):
+        kills += 1
         assert kills < 2 * count / steps + 5, "it makes no progress"
-        process = many.start(resume, steps)
-        if process.poll() is None and victim == "runner":
+        if victim == "runner":
             process.kill()
-            kills += 1
-        elif process.poll() is None:
+            process.communicate()
+            process = many.start(runs.get(store, "latest").id)
+        else:
             threads = Path(f"/proc/{process.pid}/task").glob("*/children")
             for worker in [int(child) for thread in threads for child in thread.read_text().split()]:
-                os.kill(worker, signal.SIGKILL)
-                kills += 1
-        _, said = process.communicate(timeout=120)
-        assert victim == "runner" or process.returncode == 0 or b"lost its worker process" in said
-        resume = runs.get(store, "latest").id
-        ended = runs.get(store, resume).state == "succeeded"
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
     assert kills > 1, "nothing was killed: the test shows nothing"
     done = runs.get(store, "latest")
-    assert len(done.tasks) == count
+    assert (done.state, len(done.tasks)) == ("succeeded", count)
     assert len(runs.every(store)) == 1
     assert {line.split()[0] for line in many.lines()} == {f"step-{number}" for number in range(count)}
     # Only what ran in the moment of a kill ran twice.

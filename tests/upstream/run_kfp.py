@@ -158,7 +158,7 @@ def pipelines_below(folder: Path) -> list[Path]:
                 found.append(path)
         elif path.suffix == ".py" and not path.name.endswith("_test.py"):
             text = path.read_text(encoding="utf-8", errors="replace")
-            if re.search(r"^@(kfp\.)?(dsl\.)?(pipeline|component|container_component)\b", text, re.MULTILINE):
+            if re.search(r"^@(kfp\.)?(dsl\.)?(pipeline|component|container_component)\b(?!\.)", text, re.MULTILINE):
                 found.append(path)
     return found
 

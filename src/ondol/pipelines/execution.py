@@ -39,6 +39,9 @@ from ondol.records.pipeline import PipelineRun, RunState, TaskRun
 from ondol.store import runs
 from ondol.store.connection import Store
 
+_MOST_LOSSES = 3
+"""How often a step is started again because its worker was killed; a step that kills each of them fails."""
+
 
 class Execution(Walk):
     """One run in progress. Only this thread writes states; threads of the pool wait for workers."""
@@ -76,6 +79,7 @@ class Execution(Walk):
         self.later: list[tuple[float, int, Ready]] = []
         self.attempts: dict[str, int] = {}  # how often each task was started, over all resumptions
         self.tries: dict[str, int] = {}
+        self.losses: dict[str, int] = {}
         self.told: list[tuple[Component, str]] = []
         self.error: errors.ComponentError | None = None
         self.stage = f"pipeline {record.name}"
@@ -218,8 +222,14 @@ class Execution(Walk):
             self.note(node, task, ready)
             self._succeed(node, task)
             return
-        tries = self.tries[node.path] = self.tries.get(node.path, 0) + 1
         failed = replace(task, state="failed", ended_at=ended_at, error=outcome.error.message)
+        if outcome.lost and self.losses.get(node.path, 0) < _MOST_LOSSES:
+            self.losses[node.path] = self.losses.get(node.path, 0) + 1
+            runs.put_task(self.store, self.run, failed)
+            self.progress.advance(self.stage, 0, f"{node.path}: {outcome.error.message}; it starts again")
+            self.waiting.appendleft(ready)
+            return
+        tries = self.tries[node.path] = self.tries.get(node.path, 0) + 1
         if retry is not None and tries <= retry.times:
             wait = min(retry.wait * retry.factor ** (tries - 1), retry.longest)
             runs.put_task(self.store, self.run, failed)

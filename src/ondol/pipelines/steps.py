@@ -65,6 +65,8 @@ class Outcome:
     outputs: dict[str, Artifact] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
     error: errors.ComponentError | None = None
+    lost: bool = False
+    """Somebody killed the worker that it ran in: the step itself has done nothing wrong."""
 
 
 def needs_a_process(work: Work, attempt: int) -> str:
@@ -85,10 +87,11 @@ def run(work: Work, worker: Callable[[], Worker | Terminal], blobs: Blobs) -> Ou
     try:
         work.folder.mkdir(parents=True, exist_ok=True)
         end = worker().run(work.folder, _request(work)).result()
-    except WorkerDied as error:
-        words = str(error) or _tail(work.folder / "log.txt")
+    except WorkerDied as died:
+        words = str(died) or _tail(work.folder / "log.txt")
         way_out = "Run again with `--resume` to go on: finished steps are kept."
-        return Outcome(error=_failed(work, "lost its worker process", way_out=way_out, details=words))
+        error = _failed(work, "lost its worker process", way_out=way_out, details=words)
+        return Outcome(error=error, lost=died.killed)
     except OSError as error:
         return Outcome(error=_failed(work, f"cannot be started: {error}", way_out="Free some disk space."))
     except errors.InputError as error:

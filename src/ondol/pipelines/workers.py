@@ -37,7 +37,15 @@ class End:
 
 
 class WorkerDied(Exception):
-    """The worker process went away while a step ran in it."""
+    """The worker process went away while a step ran in it.
+
+    :param words: what it said last.
+    :param killed: a signal ended it; otherwise it gave up itself, as when something that it needs is not installed.
+    """
+
+    def __init__(self, words: str, killed: bool) -> None:
+        super().__init__(words)
+        self.killed = killed
 
 
 class Worker:
@@ -92,7 +100,7 @@ class Worker:
                 self._process.stdin.flush()
             except OSError:
                 self._running.pop(self._next, None)
-                future.set_exception(WorkerDied(self._last_words()))
+                future.set_exception(self._died())
         return future
 
     def _read(self) -> None:
@@ -108,12 +116,15 @@ class Worker:
             self._dead = True
             left, self._running = self._running, {}
         for future in left.values():
-            future.set_exception(WorkerDied(self._last_words()))
+            future.set_exception(self._died())
 
-    def _last_words(self) -> str:
+    def _died(self) -> WorkerDied:
+        words = ""
         with contextlib.suppress(OSError):
-            return self.log.read_text(encoding="utf-8", errors="replace").strip()[-2000:]
-        return ""
+            words = self.log.read_text(encoding="utf-8", errors="replace").strip()[-2000:]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_STOP_SECONDS)  # its pipes are closed: it is ending
+        return WorkerDied(words, (self._process.returncode or 0) < 0)
 
     @property
     def alive(self) -> bool:

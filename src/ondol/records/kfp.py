@@ -90,7 +90,10 @@ class RunRequest:
     """What shall become of it: `stop` and `delete` are carried out by who runs it."""
 
     attempts: int = 0
-    """Processes started for it since somebody last asked."""
+    """Processes started for it since somebody last asked, or since one of them finished a step."""
+
+    finished: int = 0
+    """Steps that were finished when the last process was started."""
 
     error: str = ""
     """Why it could not even start."""

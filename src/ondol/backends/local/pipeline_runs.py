@@ -22,7 +22,7 @@ from ondol.store import kfp, runs
 from ondol.store.connection import Store
 
 MOST_ATTEMPTS = 5
-"""Processes for one run in a row; a run that kills each of them is given up."""
+"""Processes for one run in a row that finished no step; a run that kills each of them is given up."""
 
 FORGOTTEN_SECONDS = 86_400.0
 """A run of the command line that was killed longer ago than this is not taken up again unasked."""
@@ -113,11 +113,16 @@ class PipelineRuns:
                 os.kill(pid, signal.SIGINT)
 
     def _start(self, request: RunRequest) -> int:
-        if request.attempts >= MOST_ATTEMPTS:
+        record = runs.find(self._store, request.id)
+        finished = sum(task.state == "succeeded" for task in record.tasks) if record is not None else 0
+        attempts = 0 if finished > request.finished else request.attempts
+        if attempts >= MOST_ATTEMPTS:
             message = f"its process ended {MOST_ATTEMPTS} times before it did: see logs/pipelines.log"
             kfp.change(self._store, RunRequest, request.id, lambda one: replace(one, error=message))
             return 0
-        kfp.change(self._store, RunRequest, request.id, lambda one: replace(one, attempts=one.attempts + 1))
+        kfp.change(
+            self._store, RunRequest, request.id, lambda one: replace(one, attempts=attempts + 1, finished=finished)
+        )
         self._processes[request.id] = self._launch(request.id)
         return 1
 
