@@ -62,7 +62,11 @@ def test_it_says_what_it_waits_for() -> None:
         "walk 1 of 3": replace(QUIET, retraining=GOING_ON, now=10.0),
         "debounce": replace(QUIET, signals=(DRIFT,), now=1.0),
         "no `retrain.on`": QUIET,
-        "a signal (drift)": replace(QUIET, policy=RetrainSpec(on=("drift",))),
+        "none is answered, retraining is held: an audit": replace(
+            QUIET, held="an audit", policy=RetrainSpec(on=("drift",))
+        ),
+        "it is given up in 1 min": replace(QUIET, retraining=replace(GOING_ON, attempts=3, next_at=70.0), now=10.0),
+        "a reason to retrain (drift)": replace(QUIET, policy=RetrainSpec(on=("drift",))),
     }
     for said, state in states.items():
         assert said in actions.waits_for(state)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from ondol.base import clock, duration, errors
+from ondol.base import clock, duration, errors, hashing
 from ondol.cli import context as contexts
 from ondol.cli import output
 
@@ -57,7 +57,7 @@ def log(service: str, since: str, limit: int, labelled: bool, target: Path | Non
     rows = rows[-limit:]
     columns = ("id", "at", "release", "arm", "status", "ms", "prediction", "label")
     table = [
-        (one.id, clock.iso(one.at), one.release[-12:], one.arm, one.status, f"{one.latency_ms:.1f}",
+        (one.id, clock.iso(one.at), hashing.short(one.release), one.arm, one.status, f"{one.latency_ms:.1f}",
          one.prediction[:40], one.label or "-")
         for one in rows
     ]  # fmt: skip

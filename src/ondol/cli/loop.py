@@ -93,6 +93,8 @@ def run(model: str | None, once: bool, pairs: tuple[str, ...], because: str, as_
 def status(as_json: bool) -> None:
     """Show where every model and application stands: what serves, what is on trial, what waits, and for what.
 
+    Below the table: what could start a retraining, and how far it is from that.
+
     \b
     Example:
       ondol loop status --json
@@ -100,7 +102,7 @@ def status(as_json: bool) -> None:
     from ondol.app import conducting, running
     from ondol.base import hashing
     from ondol.formats import project as projects
-    from ondol.loop import actions
+    from ondol.loop import actions, listening
     from ondol.records import codec
 
     settings = contexts.load_settings()
@@ -110,6 +112,8 @@ def status(as_json: bool) -> None:
     with contexts.open_store(settings) as store:
         conductor = conducting.make(store, settings)
         states = [conductor.state(name, project) for name in (*project.models, *project.applications)]
+        heard = [listening.sentences(store, project, one.model, one.stable, one.now) for one in states]
+    waits = [actions.waits_for(one) if live or not one.stable else "Ondol to run: `ondol up`" for one in states]
     rows = [
         [
             one.model,
@@ -118,16 +122,23 @@ def status(as_json: bool) -> None:
             ", ".join(hashing.short(each) for each in one.waiting) or "-",
             ", ".join(dict.fromkeys(each.kind for each in one.signals)) or "-",
             ", ".join(type(each).__name__ for each in actions.next_actions(one)) or "nothing to do",
-            actions.waits_for(one),
+            waits_for,
         ]
-        for one in states
+        for one, waits_for in zip(states, waits, strict=True)
     ]
     columns = ["model", "serves", "on trial", "waiting", "signals", "next", "waits for"]
-    output.emit(
-        [{**codec.plain(one), "waits_for": actions.waits_for(one)} for one in states],
-        as_json,
-        lambda: output.table(columns, rows, empty="no models and no applications in ondol.yaml"),
-    )
+
+    def show() -> None:
+        output.table(columns, rows, empty="no models and no applications in ondol.yaml")
+        for one, said in zip(states, heard, strict=True):
+            if said:
+                print(f"\n{one.model} listens for", *said, sep="\n  ")
+
+    plain = [
+        {**codec.plain(one), "running": live is not None, "waits_for": waits_for, "listens_for": list(said)}
+        for one, waits_for, said in zip(states, waits, heard, strict=True)
+    ]
+    output.emit(plain, as_json, show)
 
 
 @group.command()

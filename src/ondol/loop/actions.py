@@ -165,7 +165,7 @@ def _about_alias(state: ModelState, busy: bool) -> list[Action]:
 def waits_for(state: ModelState) -> str:
     """Return in one sentence what the loop of a model waits for."""
     if next_actions(state):
-        return "the conductor's next look"
+        return "the conductor's next look, within some seconds"
     if not state.stable:
         return f"a first release: `ondol loop run {state.model}` makes one"
     if state.on_trial:
@@ -175,10 +175,24 @@ def waits_for(state: ModelState) -> str:
     if (state.signals or state.retraining) and state.held:
         return f"somebody to release retraining, which is held: {state.held}"
     if state.retraining is not None:
-        begun, most = state.retraining.attempts, state.policy.attempts
-        return f"walk {begun} of {most} to begin or the next one, at {clock.iso(state.retraining.next_at)}"
+        return _next_walk(state, state.retraining)
     if state.signals:
         reasons = ", ".join(sorted({one.kind for one in state.signals}))
-        return f"{clock.iso(earliest(state))} to answer {reasons} (debounce and cool-down)"
+        return f"debounce and cool-down to pass before it answers {reasons}, {_at(earliest(state), state.now)}"
     heard = ", ".join(state.policy.on)
-    return f"a signal ({heard})" if heard else "somebody to run the loop: ondol.yaml says no `retrain.on`"
+    if not heard:
+        return "somebody to run the loop: ondol.yaml says no `retrain.on`"
+    return f"a reason to retrain ({heard})" + (
+        f"; none is answered, retraining is held: {state.held}" if state.held else ""
+    )
+
+
+def _next_walk(state: ModelState, going_on: Retraining) -> str:
+    """Say what follows a walk that does not go on now: it is just beginning, or it failed."""
+    begun, most = going_on.attempts, state.policy.attempts
+    then = "it is given up" if begun >= most else "the next one begins"
+    return f"walk {begun} of {most} to begin; if it failed (`logs/loop.log`), {then} {_at(going_on.next_at, state.now)}"
+
+
+def _at(moment: float, now: float) -> str:
+    return f"in {duration.said(max(moment - now, 0.0))}, at {clock.iso(moment)}"

@@ -36,6 +36,11 @@ def sources(project: Project, name: str) -> tuple[str, ...]:
     return (*(one for one in files if one), _SPEC + said)
 
 
+def is_spec(source: str) -> bool:
+    """Whether one of `sources` is what ondol.yaml says, and no file."""
+    return source.startswith(_SPEC)
+
+
 def put(store: Store, kind: str, name: str, fingerprint: str) -> None:
     """Remember the fingerprint of the last walk, and when that was."""
     counters.put_fact(store, f"fingerprint/{kind}/{name}", [fingerprint, time.time()])

@@ -78,6 +78,14 @@ def look(store: Store, blobs: Blobs, service: str, spec: Watched) -> Decision | 
     return decision
 
 
+def come(store: Store, service: str, most: int) -> int:
+    """Return how many labels of the next window have come, of those that were looked through; up to `most`."""
+    seen = _seen(counters.fact(store, f"quality/{service}/position"))
+    fresh = [request for _, request, _ in observations.labels_after(store, seen.position, most)]
+    here = sum(one.service == service for one in observations.by_ids(store, fresh))
+    return min(len(seen.waiting) + here, most)
+
+
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """How far one service has looked through the labels, which are everybody's."""

@@ -322,6 +322,17 @@ def volume(store: Store, service: str, since: float, seconds: float, buckets: in
     return [found.get(number, 0) for number in range(buckets)]
 
 
+def count_after(store: Store, service: str, seq: int, most: int) -> int:
+    """Return how many observations of a service there are after a position, counting no further than `most`."""
+    with store.read() as tx:
+        row = tx.row(
+            "SELECT COUNT(*) AS found FROM "
+            "(SELECT seq FROM observations WHERE service = ? AND seq > ? LIMIT ?) AS first_ones",
+            (service, seq, most),
+        )
+    return int(row["found"]) if row else 0
+
+
 def has_after(store: Store, service: str, seq: int, count: int) -> bool:
     """Say whether there are at least `count` observations of a service after a position, without reading them."""
     with store.read() as tx:
