@@ -35,6 +35,8 @@ def render(serving: Path, tried: Path, forms: tuple[str, ...], judge: str, rollo
 
     SERVING is the file that serves, TRIED the same file with the new model. KServe honours `spec.canary[]` (standard)
     in Standard mode and `canaryTrafficPercent` (knative) in Knative mode only. Neither judges: argo and flagger do.
+    Flagger scales the Deployment it watches to zero and KServe puts its own back: use flagger only for a Deployment
+    that no InferenceService manages.
     """
     from ondol.backends.kubernetes import rendering
 

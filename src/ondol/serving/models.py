@@ -193,6 +193,8 @@ class Models:
         self._unload(wanted, around)
         if before != self._models:
             collecting.settle()
+        if not before.items() <= self._models.items():
+            collecting.sweep_later()
         with self._guard:
             if wanted == self._wanted and not self._pending:
                 self._settled.set()
