@@ -258,10 +258,20 @@ def test_killed_again_and_again_it_repeats_no_finished_step(
     assert processes <= (kills + 1) * 2 * at_once if how == "in process" else processes > count / 2
 
 
-def test_a_thousand_steps_are_planned(samples: Path, home: Settings, store: Store, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_thousand_steps_are_planned_run_and_reused(
+    samples: Path, home: Settings, store: Store, tmp_path: Path
+) -> None:
     source = many_steps(samples, tmp_path / "many.yaml", 1000)
+    given = {"path": str(tmp_path / "lines.txt"), "gate": str(tmp_path)}
     compiled = compiling.load(source, store)
-    given = values.arguments(compiled.pipeline, {"path": "x", "gate": "y"})
-    steps = plan.plan(compiled, given, store=store, settings=home)
-    assert len(steps) == 1000
-    assert {step.action for step in steps} == {"run"}
+    arguments = values.arguments(compiled.pipeline, given)
+
+    def planned() -> list[str]:
+        return [step.action for step in plan.plan(compiled, arguments, store=store, settings=home)]
+
+    assert planned() == ["run"] * 1000
+    done = tools.run(source, store, home, given, in_process=True)
+    assert [task.state for task in done.tasks] == ["succeeded"] * 1000
+    assert len((tmp_path / "lines.txt").read_text().splitlines()) == 1000
+    assert planned() == ["reuse"] * 1000

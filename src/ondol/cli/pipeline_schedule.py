@@ -140,16 +140,18 @@ def list_schedules(as_json: bool) -> None:
     output.emit(found, as_json, show)
 
 
-def _switch(identifier: str, enabled: bool) -> RecurringRun:
+def _switch(identifier: str, enabled: bool, as_json: bool) -> None:
     from dataclasses import replace
 
     from ondol.records.kfp import RecurringRun
     from ondol.store import kfp
 
     with context.open_store() as store:
-        return kfp.change(
+        one = kfp.change(
             store, RecurringRun, identifier, lambda one: replace(one, enabled=enabled, updated_at=time.time())
         )
+    said = f"on: next run {_next(one)}" if enabled else "off"
+    output.emit(one, as_json, lambda: print(f"{one.id} is {said}"))
 
 
 @schedule.command("enable")
@@ -162,8 +164,7 @@ def enable(schedule_id: str, as_json: bool) -> None:
     Example:
       ondol pipeline schedule enable rec-01m8f0g6vr3bcabhx6m5
     """
-    one = _switch(schedule_id, True)
-    output.emit(one, as_json, lambda: print(f"{one.id} is on: next run {_next(one)}"))
+    _switch(schedule_id, True, as_json)
 
 
 @schedule.command("disable")
@@ -176,8 +177,7 @@ def disable(schedule_id: str, as_json: bool) -> None:
     Example:
       ondol pipeline schedule disable rec-01m8f0g6vr3bcabhx6m5
     """
-    one = _switch(schedule_id, False)
-    output.emit(one, as_json, lambda: print(f"{one.id} is off"))
+    _switch(schedule_id, False, as_json)
 
 
 @schedule.command("delete")
