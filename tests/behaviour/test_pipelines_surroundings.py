@@ -69,10 +69,13 @@ def test_a_volume_is_a_folder_that_steps_share_and_its_steps_are_not_reused(
     assert not Path("/tmp/ondol-test-volume/note.txt").exists()  # mounted for the steps only
 
 
-def test_a_workspace_is_a_folder_of_the_run(samples: Path, home: Settings, store: Store, tmp_path: Path) -> None:
+def test_a_workspace_is_a_folder_of_the_run_and_its_steps_are_not_reused(
+    samples: Path, home: Settings, store: Store, tmp_path: Path
+) -> None:
     (tmp_path / "table.csv").write_text("a,b")
     done = tools.run(samples / "workspace.yaml", store, home, {"path": str(tmp_path / "table.csv")})
     assert _said(done, "look") == "kept a,bTrue"
+    assert _said(done, "append-2") == 2 * _said(done, "append")
 
 
 @linux

@@ -100,9 +100,17 @@ def _scan(text: str, where: str) -> Iterator[tuple[str, str]]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None or match.lastgroup is None:
-            raise errors.UnsupportedError(f"condition {text!r} is not understood at {text[position:]!r}", where=where)
+            raise _not_understood(text, text[position:], where)
         yield match.lastgroup, match.group(match.lastgroup)
         position = match.end()
+
+
+def _not_understood(text: str, at: str, where: str) -> errors.UnsupportedError:
+    return errors.UnsupportedError(
+        f"condition {text!r} is not understood at {at!r}",
+        where=where,
+        way_out="kfp does not escape an apostrophe in a text that is compared: compare with a text without one.",
+    )
 
 
 def _unquote(text: str) -> str:
@@ -119,9 +127,7 @@ class _Reader:
         return self._tokens[self._position][0]
 
     def stop(self) -> None:
-        raise errors.UnsupportedError(
-            f"condition {self._text!r} is not understood at {self._tokens[self._position][1]!r}", where=self._where
-        )
+        raise _not_understood(self._text, self._tokens[self._position][1], self._where)
 
     def _next(self) -> tuple[str, str]:
         token = self._tokens[self._position]

@@ -12,7 +12,7 @@ from typing import Any
 from ondol.base import errors, hashing
 from ondol.base.environments import Environment
 from ondol.base.settings import PROJECT_FILE, Settings
-from ondol.formats.kfp_container import Code
+from ondol.formats.kfp_container import Code, ContainerCode
 from ondol.formats.kfp_graph import Claim, Graph, Importer, Source
 from ondol.pipelines import caching, containers, environments, values
 from ondol.pipelines.compiling import Compiled
@@ -241,7 +241,7 @@ class Walk(ABC):
         parts = caching.ingredients(
             node.component, code, inputs.parameters, inputs.artifacts, identity, node.task.cache_key
         )
-        reason = self._not_reusable(node, code)
+        reason = self._not_reusable(node, code, inputs)
         if not reason:
             found = caching.find(self.store, self.blobs, caching.key_of(parts), self.folder / node.path)
             if found is not None:
@@ -255,11 +255,14 @@ class Walk(ABC):
         """Whether a step may be reused at all."""
         return self.use_cache
 
-    def _not_reusable(self, node: Node, code: Code) -> str:
+    def _not_reusable(self, node: Node, code: Code, inputs: Inputs) -> str:
         if not self.reusable(node):
             return "reuse is off for this run"
         if any(mount.kind == "volume" for mount in code.platform.mounts):
             return "it works on a volume, whose content is not tracked"
+        words = code.command if isinstance(code, ContainerCode) else ()
+        if str(self.workspace) in str(inputs.parameters) or "workspace_path" in str(words):
+            return "it works in the workspace, whose content is not tracked"
         return "" if node.task.cache else "its caching is off in the pipeline file"
 
 

@@ -81,11 +81,20 @@ def look(workspace: str, table: dsl.Input[dsl.Dataset]) -> str:
     return open(workspace + "/kept.txt").read() + " " + open(table.path).read() + str(table.path.startswith(workspace))
 
 
+@component
+def append(workspace: str) -> int:
+    with open(workspace + "/lines.txt", "a+") as file:
+        file.write("line")
+        return file.tell()
+
+
 @dsl.pipeline(name="workspace", pipeline_config=dsl.PipelineConfig(workspace=dsl.WorkspaceConfig(size="1Gi")))
 def workspace(path: str):
     table = dsl.importer(artifact_uri=path, artifact_class=dsl.Dataset, download_to_workspace=True)
     kept = keep(workspace=dsl.WORKSPACE_PATH_PLACEHOLDER)
     look(workspace=kept.output, table=table.output)
+    once = append(workspace=dsl.WORKSPACE_PATH_PLACEHOLDER).after(kept)
+    append(workspace=dsl.WORKSPACE_PATH_PLACEHOLDER).after(once)
 
 
 @component
