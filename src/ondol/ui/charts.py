@@ -96,7 +96,7 @@ def band(points: Sequence[tuple[float, float, float, float]], margin: float, *, 
             at = f'x="{WIDTH - _RIGHT}" y="{y - 5:.1f}"'
             parts.append(f'<text class="tick" {at} text-anchor="end">≤ {value:.3g}</text>')
         elif value == 0.0 or abs(y - y_of(0.0)) > 14:
-            parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
+            parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_tick(value)}</text>')
     middle = " ".join(place(x, one) for x, _, one, _ in points)
     parts.append(f'<polyline class="line middle" points="{middle}"/>')
     end = f"{right:,.0f} {escape(x_label)}"
@@ -122,6 +122,15 @@ class Bar:
     """A CSS class: `succeeded`, `failed`, `cached` …"""
 
     link: str = ""
+
+
+def _tick(value: float) -> str:
+    """Return a number short enough for the margin: -0.000283 becomes -2.8e-4."""
+    text = f"{value:.3g}"
+    if len(text) <= 7:
+        return text
+    digits, exponent = f"{value:.1e}".split("e")
+    return f"{digits}e{int(exponent)}"
 
 
 def timeline(bars: Sequence[Bar], *, label: str) -> str:
