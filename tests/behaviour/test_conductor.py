@@ -187,17 +187,21 @@ def test_a_retraining_that_fails_or_vanishes_is_tried_again_ever_later_and_given
         conductor.slow()
         if len(trainer.started) > len(begun):
             begun.append(second)
+            tools.decided(store, "retrain", "failed", retraining=trainer.started[-1])
         hours.sleep(1)
     assert begun == [0, 60, 180]  # 3 attempts; one minute, two minutes, four minutes
     assert len(set(trainer.started)) == 1
-    said = [(one.action, one.verdict) for one in reversed(rollouts.decisions(store, MODEL, "retrain"))]
-    assert said == [("retrain", "started"), ("retrain", "given up")]
-    assert "loop retrain m" in rollouts.decisions(store, MODEL, "retrain")[0].reason
+    said = [one.verdict for one in reversed(rollouts.decisions(store, MODEL, "retrain"))]
+    assert said == ["started", *["failed"] * 3, "given up"]
+    assert rollouts.decisions(store, MODEL, "retrain")[0].reason == (
+        "3 walks came to no gate, the last one because of: because the test says so; "
+        "the champion stays: `ondol loop retrain m` tries again"
+    )
     signalling.by_hand(store, MODEL, "try again", hours.now())
     conductor.slow()
     assert len(set(trainer.started)) == 2
     alarms.look(store)
-    assert sorted(one.kind for one in alerts.every(store)) == ["drift", "retrain"]
+    assert sorted(one.kind for one in alerts.every(store)) == ["drift", *["retrain"] * 4]
 
 
 def test_signals_are_debounced_answered_together_and_cooled_down(home: Settings, store: Store) -> None:

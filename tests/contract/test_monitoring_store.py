@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from ondol.base import ids
 from ondol.monitoring import retention
 from ondol.monitoring.request_archive import Archive
@@ -65,6 +67,9 @@ def test_requests_are_moved_counted_and_pruned(store: Store, tmp_path: Path) -> 
     blobs = Blobs(tmp_path / "blobs")
     assert observations.volume(store, "m", now - 2 * 3600, 3600.0, 2) == [10, 0]
     assert retention.tidy(store, blobs, MonitoringSpec(recent="1d", retention="30d"), (), now).moved == 1200
+    moved = segments.volume(store, "m", now - 3 * DAY - 600, 600.0, 4)
+    assert moved == [0, pytest.approx(600, abs=1), pytest.approx(600, abs=1), 0]
+    assert segments.volume(store, "m", now - 3600, 600.0, 6) == [0] * 6
     archive = Archive(store, blobs)
     found = {one.id: one.label for one in archive.read("m")}
     assert (len(found), found["r1"], found["n1"]) == (1210, "1", "0")

@@ -250,7 +250,8 @@ class Conductor:
             state: RetrainingState = "done" if action.verdict else "given up"
             walks = action.retraining.attempts
             reason = (
-                f"{walks} walks came to no gate; the champion stays: `ondol loop retrain {action.model}` tries again"
+                f"{walks} walks came to no gate{self._last_failure(action.retraining)}; the champion stays: "
+                f"`ondol loop retrain {action.model}` tries again"
             )
             signals.end(self._store, action.retraining, state, action.verdict, reason, now)
             return
@@ -267,6 +268,13 @@ class Conductor:
             begun = signals.begin_again(self._store, made, now + back_off * 2**made.attempts)
         if begun and self._hands.retraining is not None:
             self._hands.retraining.start(action.model, made.id)
+
+    def _last_failure(self, retraining: Retraining) -> str:
+        """Return why the newest walk of a retraining failed; nothing when none could say, as after a kill."""
+        made = rollouts.decisions(self._store, retraining.subject, "retrain", limit=20)
+        known = (one for one in made if one.verdict == "failed" and one.evidence.get("retraining") == retraining.id)
+        newest = next(known, None)
+        return f", the last one because of: {newest.reason}" if newest else ""
 
     def _decide(self, subject: str, action: str, verdict: str, reason: str, evidence: dict[str, object]) -> None:
         rollouts.decide(

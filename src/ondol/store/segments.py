@@ -81,6 +81,23 @@ def every(store: Store, service: str = "", since: float = 0.0, until: float = 1e
     return [Segment(**row) for row in rows]
 
 
+def volume(store: Store, service: str, since: float, seconds: float, buckets: int) -> list[float]:
+    """Return how many moved requests of a service are in each of some equal spans of time since a moment.
+
+    Files are not opened: the requests of one are spread evenly between its first and its last.
+    """
+    found = [0.0] * buckets
+    for one in every(store, service, since, since + buckets * seconds):
+        took = one.last_at - one.first_at
+        for number in range(buckets):
+            begin, end = since + number * seconds, since + (number + 1) * seconds
+            if not took:
+                found[number] += one.requests if begin <= one.first_at < end else 0
+            elif (within := min(end, one.last_at) - max(begin, one.first_at)) > 0:
+                found[number] += one.requests * within / took
+    return found
+
+
 def retire(store: Store, before: float) -> list[Segment]:
     """Mark segments whose newest request is older than a time; return all that are marked, for their files to go."""
     columns = "id, service, first_at, last_at, requests, bytes, blob"

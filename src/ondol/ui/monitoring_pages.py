@@ -15,7 +15,7 @@ from starlette.requests import Request
 from ondol.base import errors
 from ondol.records.rollout import Decision
 from ondol.records.signal import Retraining, Signal
-from ondol.store import alerts, observations, overview, rollouts, signals
+from ondol.store import alerts, observations, overview, rollouts, segments, signals
 from ondol.store.connection import Store
 from ondol.ui import sparks
 from ondol.ui.sparks import Spark
@@ -57,14 +57,17 @@ class MonitoringPages:
             "drift": drift[0] if drift else None,
             "quality": quality[0] if quality else None,
             "volume": sparks.bars(volume, label=words("requests per hour")),
-            "requests": int(sum(volume)),
+            "requests": round(sum(volume)),
             "loss": loss_of(quality),
         }
 
     def _volume(self, name: str) -> list[float]:
-        """Return the requests of each of the last 24 hours, oldest first."""
+        """Return the requests of each of the last 24 hours, oldest first, wherever they are kept."""
         began = time.time() - _BUCKETS * _BUCKET_SECONDS
-        return [float(one) for one in observations.volume(self._store, name, began, _BUCKET_SECONDS, _BUCKETS)]
+        here, moved = (
+            of(self._store, name, began, _BUCKET_SECONDS, _BUCKETS) for of in (observations.volume, segments.volume)
+        )
+        return [one + other for one, other in zip(here, moved, strict=True)]
 
     def _watched(self, request: Request, words: Words) -> tuple[str, Context]:
         name = request.path_params["name"]
@@ -93,8 +96,17 @@ class MonitoringPages:
         gate = next((one for one in gates if one.evidence.get("because") == retraining.id), None)
         release = str(gate.evidence.get("release", "")) if gate else ""
         trials = rollouts.of_service(self._store, retraining.subject) if release else []
+        walks = rollouts.decisions(self._store, retraining.subject, "retrain", limit=200)
         return {
             "retraining": retraining,
+            "failed": next(
+                (
+                    one
+                    for one in walks
+                    if one.evidence.get("retraining") == retraining.id and one.verdict in ("failed", "given up")
+                ),
+                None,
+            ),
             "signals": [one for one in heard if one.retraining == retraining.id],
             "gate": gate,
             "rollout": next((one for one in trials if one.candidate == release), None),
