@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from ondol.app import listen
 from ondol.app import running as processes
 from ondol.base.settings import Address, Settings
+from ondol.cli import main as cli
 from ondol.store.connection import Store
 
 # The gate is the same every time; `make explore` looks for what it does not know yet.
@@ -84,6 +85,22 @@ def store(home: Settings) -> Iterator[Store]:
     """The open database of `home`."""
     with Store(home.database) as opened:
         yield opened
+
+
+@pytest.fixture
+def ondol(home: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The command line, in this process and in `home`: it returns what was printed."""
+    monkeypatch.chdir(home.project)
+    monkeypatch.setenv("ONDOL_HOME", str(home.home))
+
+    def run(*arguments: str, code: int = 0) -> str:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(arguments))
+        out = capsys.readouterr()
+        assert ended.value.code == code, out
+        return out.out
+
+    return run
 
 
 @dataclass(frozen=True)

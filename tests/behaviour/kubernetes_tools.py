@@ -25,6 +25,28 @@ from ondol.store.connection import Store
 Json = dict[str, Any]
 ISVC = "/apis/serving.kserve.io/v1beta1/namespaces/default/inferenceservices"
 
+GUIDE = """
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata:
+  name: sklearn-model
+  namespace: kubeflow
+spec:
+  predictor:
+    model:
+      modelFormat:
+        name: sklearn
+      storageUri: "s3://my-bucket/models/sklearn-model"
+      resources:
+        requests: {cpu: 100m, memory: 256Mi}
+        limits: {cpu: 500m, memory: 512Mi}
+    minReplicas: 1
+    maxReplicas: 10
+    scaleTarget: 10  # 동시 요청
+    scaleMetric: concurrency
+"""
+"""What a course teaches to write first."""
+
 
 @contextmanager
 def door(store: Store, wrapped: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> Iterator[str]:

@@ -17,7 +17,6 @@ from tests.behaviour.loop_tools import MODEL
 
 from ondol.base import errors
 from ondol.base.settings import Settings
-from ondol.cli import main as cli
 from ondol.loop import alarms
 from ondol.monitoring import alert_targets, pulse
 from ondol.monitoring import alerts as delivering
@@ -209,21 +208,6 @@ def test_a_conductor_that_is_stuck_is_worth_an_alert(store: Store) -> None:
     assert told(store) == [("conductor", "conductor")]
     pulse.Pulse(store, "conductor").end()
     assert not pulse.alert_if_stuck(store, now + 3600)
-
-
-@pytest.fixture
-def ondol(home: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    monkeypatch.chdir(home.project)
-    monkeypatch.setenv("ONDOL_HOME", str(home.home))
-
-    def run(*arguments: str, code: int = 0) -> str:
-        with pytest.raises(SystemExit) as ended:
-            cli.main(list(arguments))
-        out = capsys.readouterr()
-        assert ended.value.code == code, out
-        return out.out
-
-    return run
 
 
 def test_the_commands(home: Settings, store: Store, ondol: Callable[..., str]) -> None:

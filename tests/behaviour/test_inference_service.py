@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from tests.behaviour import serving_tools
+from tests.behaviour.kubernetes_tools import GUIDE
 from tests.behaviour.serving_tools import Plane
 
 from ondol.backends.local.inference_service import reconcile
@@ -27,27 +28,6 @@ from ondol.formats import inference_service
 from ondol.formats.resource.documents import documents
 from ondol.store import resources, routes
 from ondol.store.connection import Store
-
-GUIDE = """
-apiVersion: serving.kserve.io/v1beta1
-kind: InferenceService
-metadata:
-  name: sklearn-model
-  namespace: kubeflow
-spec:
-  predictor:
-    model:
-      modelFormat:
-        name: sklearn
-      storageUri: "s3://my-bucket/models/sklearn-model"
-      resources:
-        requests: {cpu: 100m, memory: 256Mi}
-        limits: {cpu: 500m, memory: 512Mi}
-    minReplicas: 1
-    maxReplicas: 10
-    scaleTarget: 10  # 동시 요청
-    scaleMetric: concurrency
-"""
 
 
 def manifest(uri: str, name: str = "delay", **predictor: Any) -> dict[str, Any]:

@@ -16,8 +16,9 @@ import mlflow.sklearn
 import pytest
 from sklearn.linear_model import LogisticRegression
 from tests.behaviour import serving_tools
+from tests.behaviour.kubernetes_tools import GUIDE
 from tests.behaviour.serving_tools import Plane
-from tests.behaviour.test_inference_service import GUIDE, X, Y, manifest, settle, write
+from tests.behaviour.test_inference_service import X, Y, manifest, settle, write
 
 from ondol.app import listen
 from ondol.backends.local import model_source, remote_files

@@ -14,7 +14,6 @@ from tests.behaviour import loop_tools as tools
 from tests.behaviour.loop_tools import MODEL
 
 from ondol.base.settings import Settings
-from ondol.cli import main as cli
 from ondol.monitoring import request_archive, retention
 from ondol.monitoring.request_archive import Archive
 from ondol.records.project import MonitoringSpec
@@ -107,21 +106,6 @@ def test_what_is_past_its_time_is_removed_with_its_file(home: Settings, store: S
     assert kept.files == 1
     assert [first.exists(), second.exists()] == [False, True]
     assert {one.id[0] for one in archive.read(MODEL)} == {"m"}
-
-
-@pytest.fixture
-def ondol(home: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    monkeypatch.chdir(home.project)
-    monkeypatch.setenv("ONDOL_HOME", str(home.home))
-
-    def run(*arguments: str, code: int = 0) -> str:
-        with pytest.raises(SystemExit) as ended:
-            cli.main(list(arguments))
-        out = capsys.readouterr()
-        assert ended.value.code == code, out
-        return out.out
-
-    return run
 
 
 def test_labels_from_files_and_the_log_on_the_command_line(

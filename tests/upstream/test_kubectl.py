@@ -12,33 +12,13 @@ from typing import Any
 
 import pytest
 from tests.behaviour import kubernetes_tools
-from tests.behaviour.kubernetes_tools import Kubectl
+from tests.behaviour.kubernetes_tools import GUIDE, Kubectl
 
 from ondol.api.admin.guard import Guard
 from ondol.base.settings import Address, Settings
 from ondol.store import resources
 from ondol.store.connection import Store
 
-GUIDE = """
-apiVersion: serving.kserve.io/v1beta1
-kind: InferenceService
-metadata:
-  name: sklearn-model
-  namespace: kubeflow
-spec:
-  predictor:
-    model:
-      modelFormat:
-        name: sklearn
-      storageUri: "s3://my-bucket/models/sklearn-model"
-      resources:
-        requests: {cpu: 100m, memory: 256Mi}
-        limits: {cpu: 500m, memory: 512Mi}
-    minReplicas: 1
-    maxReplicas: 10
-    scaleTarget: 10  # 동시 요청
-    scaleMetric: concurrency
-"""
 NAME = "inferenceservice.serving.kserve.io/sklearn-model"
 READY = {"url": "http://127.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}
 

@@ -103,19 +103,8 @@ def signal(store: Store, values: Mapping[str, Mapping[str, float]]) -> int:
 
     :raises InputError: for a value that is not a finite number.
     """
-    rows = _finite(values)
-    if not rows:
-        return 0
-    now, new = time.time(), 0
-    with store.write() as tx:
-        first = counters.reserve(tx, "labels", len(rows))
-        for offset, (request, name, value) in enumerate(rows):
-            new += tx.execute(
-                "INSERT INTO late_signals (request, name, value, at, seq) VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT (request, name) DO NOTHING",
-                (request, name, value, now, first + offset),
-            )
-    return new
+    insert = "INSERT INTO late_signals (request, name, value, at, seq) VALUES (?, ?, ?, ?, ?)"
+    return _keep_first(store, f"{insert} ON CONFLICT (request, name) DO NOTHING", _finite(values))
 
 
 def signal_units(store: Store, rollout: str, values: Mapping[str, Mapping[str, float]]) -> int:
@@ -125,19 +114,19 @@ def signal_units(store: Store, rollout: str, values: Mapping[str, Mapping[str, f
 
     :raises InputError: for a value that is not a finite number.
     """
-    rows = _finite(values)
+    insert = "INSERT INTO unit_signals (rollout, unit, name, value, at, seq) VALUES (?, ?, ?, ?, ?, ?)"
+    rows = [(rollout, *row) for row in _finite(values)]
+    return _keep_first(store, f"{insert} ON CONFLICT (rollout, unit, name) DO NOTHING", rows)
+
+
+def _keep_first(store: Store, insert: str, rows: Sequence[tuple[object, ...]]) -> int:
+    """Insert rows, each with the time and its place among everything that is joined; return how many were new."""
     if not rows:
         return 0
-    now, new = time.time(), 0
+    now = time.time()
     with store.write() as tx:
         first = counters.reserve(tx, "labels", len(rows))
-        for offset, (unit, name, value) in enumerate(rows):
-            new += tx.execute(
-                "INSERT INTO unit_signals (rollout, unit, name, value, at, seq) VALUES (?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT (rollout, unit, name) DO NOTHING",
-                (rollout, unit, name, value, now, first + offset),
-            )
-    return new
+        return sum(tx.execute(insert, (*row, now, first + offset)) for offset, row in enumerate(rows))
 
 
 def _finite(values: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, float]]:
