@@ -64,7 +64,7 @@ def _explore(item: pytest.Function, times: int) -> None:
 
 
 ANY = Address("127.0.0.1", 0)
-_READY_SECONDS = 90.0
+_READY_SECONDS = 180.0
 
 
 def new_settings(folder: Path) -> Settings:

@@ -80,7 +80,7 @@ def new(folder: Path) -> Demo:
     return Demo(folder, {**{k: v for k, v in os.environ.items() if k != "ONDOL_HOME"}, **mine})
 
 
-def settled(demo: Demo, service: str, seconds: float = 90.0) -> None:
+def settled(demo: Demo, service: str, seconds: float = 180.0) -> None:
     """Wait until nobody walks and the conductor has nothing to do."""
     deadline = time.monotonic() + seconds
     project = projects.load(demo.settings.project)

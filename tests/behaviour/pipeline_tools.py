@@ -68,7 +68,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 120.0) -> None:
     """Wait for something that other processes bring about."""
     deadline = time.monotonic() + seconds
     while not holds():

@@ -25,7 +25,7 @@ from ondol.store import loads, releases, routes
 from ondol.store.blobs import Blobs
 from ondol.store.connection import Store
 
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
 Json = dict[str, Any]
 
 

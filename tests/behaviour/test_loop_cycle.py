@@ -126,7 +126,7 @@ def predict(context: Context, name: str) -> list[list[float]]:
 
 def served(context: Context, name: str) -> str:
     """Wait until something of this name is served; return its release."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while (route := routes.get(context.store, name)) is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -71,7 +71,7 @@ def test_killed_anywhere_every_window_is_counted_whole_and_decided_once(
         before, at_once = counters.fact(store, fact), [conductor(home) for _ in range(1 if delay is not None else 2)]
         for worker in at_once:
             begin(worker)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while time.monotonic() < until and len(rollouts.decisions(store, MODEL, "drift")) < 3:
             if delay is not None and (not delay or counters.fact(store, fact) != before):
                 time.sleep(delay)

@@ -100,7 +100,7 @@ def test_a_step_whose_worker_is_killed_starts_again(held: Held, store: Store) ->
     kill_worker_of(held.step_pid)
     tools.wait_until(lambda: len(held.lines()) == 3)
     held.gate.touch()
-    assert held.process.wait(60) == 0
+    assert held.process.wait(120) == 0
     assert [line.split()[0] for line in held.lines()] == ["first", "second", "second", "third"]
     done = runs.get(store, "latest")
     assert (done.state, tools.task(done, "hold").attempt) == ("succeeded", 2)
@@ -112,7 +112,7 @@ def test_a_step_whose_every_worker_is_killed_fails_and_the_run_is_resumed(
     for number in range(4):
         tools.wait_until(lambda: len(held.lines()) == 2 + number)  # noqa: B023 - called before the next round
         kill_worker_of(int(held.lines()[-1].split()[1]))
-    _, said = held.process.communicate(timeout=60)
+    _, said = held.process.communicate(timeout=120)
     assert b"lost its worker process" in said
     assert runs.get(store, "latest").state == "failed"
     held.gate.touch()
@@ -123,7 +123,7 @@ def test_a_step_whose_every_worker_is_killed_fails_and_the_run_is_resumed(
 
 def test_an_interrupted_runner_stops_its_steps_and_says_so(held: Held, home: Settings, store: Store) -> None:
     held.process.send_signal(signal.SIGINT)
-    held.process.communicate(timeout=30)
+    held.process.communicate(timeout=120)
     tools.wait_until(lambda: not tools.alive(held.step_pid))
     left = runs.get(store, "latest")
     assert left.state == "cancelled"

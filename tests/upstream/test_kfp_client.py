@@ -36,7 +36,7 @@ def client(control: ControlProcess) -> Any:
 
 
 def finished(client: Any, run: str) -> Any:
-    return client.wait_for_run_completion(run, timeout=60, sleep_duration=0.1)
+    return client.wait_for_run_completion(run, timeout=180, sleep_duration=0.1)
 
 
 def unique(name: str) -> str:
@@ -114,7 +114,7 @@ def test_recurring_runs_by_interval_and_by_cron_with_seconds(client: Any, sample
     often = client.create_recurring_run(experiment, "often", interval_second=1, **options)
     cron = client.create_recurring_run(experiment, "cron", cron_expression="* * * * * *", no_catchup=True, **options)
     seen: dict[str, int] = {}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while min(seen.get("often", 0), seen.get("cron", 0)) < 2 and time.monotonic() < deadline:
         runs = client.list_runs(experiment_id=experiment, page_size=100).runs or []
         seen = {name: sum(one.display_name == name for one in runs) for name in ("often", "cron")}
@@ -152,5 +152,5 @@ def test_the_pipelines_client(control: ControlProcess, samples: Path) -> None:
     name = unique("sdk")
     client.upload_pipeline(str(samples / "chain.yaml"), name=name)
     run = client.run(name, params={"number": 4})
-    assert client.wait_for_run_status(run, timeout=60, polling_interval=1).state.lower() == "succeeded"
+    assert client.wait_for_run_status(run, timeout=180, polling_interval=1).state.lower() == "succeeded"
     assert name in [one.name for one in client.list_pipelines().pipelines]
