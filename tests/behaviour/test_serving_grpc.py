@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import grpc.aio
 import numpy as np
+import onnx
 import pytest
+import skl2onnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
@@ -22,8 +25,11 @@ from ondol.api.kserve.messages import CLASSES, SERVICE
 from ondol.app import listen
 from ondol.base import errors
 from ondol.base.settings import Address
+from ondol.records.release import ModelManifest
+from ondol.records.rollout import Route
 from ondol.serving import payloads_raw
-from ondol.store import observations
+from ondol.store import observations, releases, routes
+from ondol.store.blobs import Blobs
 from ondol.store.connection import Store
 
 COLUMNS = 5
@@ -40,7 +46,24 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     with Store(home.database) as store, serving_tools.running(home, store, grpc=True) as plane:
         for name, model in {"linear": LINEAR, "forest": FOREST}.items():
             plane.serve(name, model, folder / name)
+        for name, graph in {"onnx": skl2onnx.to_onnx(LINEAR, X[:1], options={"zipmap": False}), "two": twice()}.items():
+            (folder / f"{name}.onnx").write_bytes(graph.SerializeToString())
+            digest = Blobs(home.blobs).put_path(folder / f"{name}.onnx")
+            made = releases.put(store, name, ModelManifest(digest, name, "onnx"))
+            routes.put(store, Route(name, "model", made.digest))
+            plane.wait_for(name, made.digest)
         yield plane
+
+
+def twice() -> Any:
+    """Return a graph with two outputs that are no labels: twice the rows, and their squares as a column each."""
+    rows = onnx.helper.make_tensor_value_info("rows", onnx.TensorProto.FLOAT, ["N", 2])
+    made = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 2]) for name in ("twice", "square")]
+    nodes = [
+        onnx.helper.make_node(kind, ["rows", "rows"], [name]) for kind, name in (("Add", "twice"), ("Mul", "square"))
+    ]
+    graph = onnx.helper.make_graph(nodes, "both", [rows], made)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +114,48 @@ def test_an_answer_is_raw_when_the_request_was(channel: grpc.Channel) -> None:
     assert [word.decode() for word in words] == FOREST.predict(X[:3]).tolist()
 
 
+def outputs_of(channel: grpc.Channel, plane: Plane, model: str, rows: Any, *names: str) -> dict[str, Any]:
+    """Ask for outputs over gRPC and over HTTP, which must agree; return their values by name."""
+    asked = [{"name": name} for name in names]
+    answer = call(channel, "ModelInfer", request(model, rows, outputs=asked))
+    raws, kinds = answer.raw_output_contents, {"INT64": "<i8", "FP32": "<f4", "FP64": "<f8"}
+    found = {
+        one.name: np.frombuffer(raw, kinds[one.datatype]).reshape(one.shape)
+        for one, raw in zip(answer.outputs, raws, strict=True)
+    }
+    tensor = {"name": "x", "datatype": "FP64", "shape": list(rows.shape), "data": rows.ravel().tolist()}
+    said = plane.infer(model, {"inputs": [tensor], **({"outputs": asked} if asked else {})}).json()["outputs"]
+    assert {one["name"]: one["shape"] for one in said} == {name: list(value.shape) for name, value in found.items()}
+    assert all(np.allclose(one["data"], found[one["name"]].ravel()) for one in said)
+    return found
+
+
+def test_onnx_graphs_answer_all_their_outputs_by_name_as_triton_does(channel: grpc.Channel, plane: Plane) -> None:
+    rows = X[:4].astype("<f4").astype("<f8")
+    found = outputs_of(channel, plane, "onnx", rows)
+    assert list(found) == ["label", "probabilities"]
+    assert found["label"].tolist() == LINEAR.predict(rows).tolist()
+    assert np.allclose(found["probabilities"], LINEAR.predict_proba(rows), atol=1e-5)
+    assert list(outputs_of(channel, plane, "onnx", rows, "probabilities")) == ["probabilities"]
+    assert list(outputs_of(channel, plane, "onnx", rows, "probabilities", "label")) == ["probabilities", "label"]
+    pairs = np.array([[1.0, 2.0], [3.0, 4.0]])
+    both = outputs_of(channel, plane, "two", pairs)
+    assert [both["twice"].tolist(), both["square"].tolist()] == [(2 * pairs).tolist(), (pairs**2).tolist()]
+    assert list(outputs_of(channel, plane, "two", pairs, "square")) == ["square"]
+    assert plane.predict("two", pairs.tolist()).json() == {"predictions": (2 * pairs).tolist()}
+    assert plane.predict("onnx", rows.tolist()).json() == {"predictions": LINEAR.predict(rows).tolist()}
+    code, text = refused(channel, "ModelInfer", request("two", pairs, outputs=[{"name": "output-0"}]))
+    assert (code, text) == ("INVALID_ARGUMENT", "outputs[0].name: no output 'output-0'; known: twice, square")
+    labels = LINEAR.predict(rows).tolist()
+    call(channel, "ModelInfer", request("onnx", rows, id="both"))
+
+    def logged() -> list[Any]:
+        return [json.loads(one.prediction) for one in observations.of_service(plane.store, "onnx") if one.id == "both"]
+
+    serving_tools.wait(lambda: bool(logged()))
+    assert logged() == [labels], "the log keeps what the model predicts"
+
+
 @pytest.mark.parametrize(("datatype", "dtype"), [("FP16", "<f2"), ("FP32", "<f4"), ("INT8", "i1"), ("UINT64", "<u8")])
 def test_every_width_arrives_as_it_was_sent(channel: grpc.Channel, datatype: str, dtype: str) -> None:
     rows = np.abs(X[:8] * 10).astype(dtype)
@@ -112,7 +177,9 @@ def test_the_service_describes_itself(channel: grpc.Channel) -> None:
     assert call(channel, "ModelReady", named).ready
     assert call(channel, "ModelInfer", request(model_version=version)).outputs
     index = call(channel, "RepositoryIndex")
-    assert [(one.name, one.state) for one in index.models] == [("forest", "READY"), ("linear", "READY")]
+    assert [(one.name, one.state) for one in index.models] == [
+        (name, "READY") for name in ("forest", "linear", "onnx", "two")
+    ]
     for field in ("first_name", "second_name"):  # KServe's clients write the one, Triton's the other
         load = CLASSES["RepositoryModelLoadRequest"](**{field: "linear"})
         assert call(channel, "RepositoryModelLoad", load).isLoaded

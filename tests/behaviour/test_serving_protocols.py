@@ -113,6 +113,11 @@ def test_v2_in_the_dialect_of_mlserver(plane: Plane) -> None:
         wanted = plane.infer("forest", {"inputs": [tensor], "outputs": [{"name": "predict_proba"}]}).json()
         assert wanted["outputs"][0]["shape"] == [1, 2]
         assert wanted["outputs"][0]["data"] == FOREST.predict_proba(X[:1])[0].tolist()
+        names = [{"name": "predict_proba"}, {"name": "predict"}]
+        both = plane.infer("forest", {"inputs": [tensor], "outputs": names}).json()["outputs"]
+        assert [one["name"] for one in both] == ["predict_proba", "predict"]
+        assert both[0] == wanted["outputs"][0]
+        assert both[1]["data"] == FOREST.predict(X[:1]).tolist()
         assert plane.client.get("/v2/models/forest/ready").content == b""
     finally:
         resources.delete(plane.store, "InferenceService", "default", "forest")

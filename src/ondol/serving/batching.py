@@ -20,6 +20,7 @@ import numpy as np
 from ondol.base import errors
 from ondol.serving import describing
 from ondol.serving import rows as rows_module
+from ondol.serving.engines.base import Engine
 from ondol.serving.engines.compiled import Choice
 from ondol.serving.inputs import InputSpec
 from ondol.serving.rows import Rows
@@ -41,9 +42,10 @@ class Job:
 
     __slots__ = ("deadline", "done", "probabilities", "rows")
 
-    def __init__(self, rows: Rows, probabilities: bool, deadline: float, done: Done) -> None:
+    def __init__(self, rows: Rows, probabilities: bool | None, deadline: float, done: Done) -> None:
         self.rows = rows
         self.probabilities = probabilities
+        """Whether they are wanted instead of labels; None: every output, one list of them per row."""
         self.deadline = deadline
         self.done = done
 
@@ -200,12 +202,12 @@ class Batcher:
         engine = self._choice.engine
         cells = getattr(engine, "takes_cells", False)
         matrix = rows_module.cells_of(rows) if cells else describing.as_rows(rows, self._spec)
-        found = engine.predict_proba(matrix) if jobs[0].probabilities else engine.predict(matrix)
-        if len(found) != len(rows):
-            raise ValueError(f"the model answered {len(found)} rows to {len(rows)}")
-        if found.dtype.kind == "f" and not np.isfinite(found).all():
-            raise ValueError("the model answered a number that is not finite")
-        answers = found.tolist()
+        if jobs[0].probabilities is None:
+            outputs = [_checked(found, len(rows)) for found in _everything(engine, matrix)]
+            answers = [list(row) for row in zip(*outputs, strict=True)]
+        else:
+            found = engine.predict_proba(matrix) if jobs[0].probabilities else engine.predict(matrix)
+            answers = _checked(found, len(rows))
         if len(jobs) == 1:
             return [(answers, None)]
         parts: list[tuple[list[Any] | None, Exception | None]] = []
@@ -215,6 +217,22 @@ class Batcher:
             parts.append((answers[start:stop], None))
             start = stop
         return parts
+
+
+def _everything(engine: Engine, matrix: Any) -> list[Any]:
+    """Return all outputs: what the engine says they are, else labels and probabilities."""
+    own = getattr(engine, "everything", None)
+    return own(matrix) if own is not None else [engine.predict(matrix), engine.predict_proba(matrix)]
+
+
+def _checked(found: Any, rows: int) -> list[Any]:
+    """Return one output as plain values, one per row."""
+    if len(found) != rows:
+        raise ValueError(f"the model answered {len(found)} rows to {rows}")
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        raise ValueError("the model answered a number that is not finite")
+    values: list[Any] = found.tolist()
+    return values
 
 
 def _rows_within(choice: Choice, microseconds: float) -> int:

@@ -46,6 +46,9 @@ class InputSpec:
     datatypes: tuple[str, ...] = ()
     """V2's datatype per column, when a signature says it."""
 
+    own_names: bool = False
+    """Whether V2 calls the outputs by their own names, as Triton does, and not by those of the service's dialect."""
+
     @property
     def any_null(self) -> bool:
         return any(self.nulls)

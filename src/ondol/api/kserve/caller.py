@@ -30,8 +30,8 @@ class Question:
     features: str
     """The rows as JSON text, for the log; empty when they are too many to be kept."""
 
-    probabilities: bool
-    """Whether probabilities are wanted instead of labels."""
+    probabilities: bool | None
+    """Whether probabilities are wanted instead of labels; None: every output."""
 
     id: str = ""
     """The id in the request's body, if any."""

@@ -121,10 +121,10 @@ class Exchange:
         self._pending = 0
         self._rows: Rows = []
         self._features = ""
-        self._probabilities = False
+        self._probabilities: bool | None = False
         self._queued = 0.0
 
-    def start(self, rows: Rows, features: str, probabilities: bool) -> None:
+    def start(self, rows: Rows, features: str, probabilities: bool | None) -> None:
         """Send the rows to their arms. The answer comes later, through `reply`.
 
         :raises RefusedError: REF-020 when the queue is full; then nothing was begun.
@@ -217,18 +217,21 @@ class Exchange:
             return
         route, status = self.serving.route, answers.status_of_failure(part.error)
         milliseconds = (part.ended - self._queued) * 1000
+        probabilities, answered = bool(self._probabilities), self._predicted(part)
         if not caller.per_row:
-            original = Original(
-                caller.ids[0], caller.unit, self._rows, self._probabilities, status, part.predictions, milliseconds
-            )
+            original = Original(caller.ids[0], caller.unit, self._rows, probabilities, status, answered, milliseconds)
             self._context.mirror.copy(original, route, candidate)
             return
         for index, identifier in enumerate(caller.ids):
-            predictions = part.predictions[index : index + 1]
+            predictions = answered[index : index + 1]
             original = Original(
-                identifier, identifier, [self._rows[index]], self._probabilities, status, predictions, milliseconds
+                identifier, identifier, [self._rows[index]], probabilities, status, predictions, milliseconds
             )
             self._context.mirror.copy(original, route, candidate)
+
+    def _predicted(self, part: Part) -> list[Any]:
+        """Return what the log keeps of an arm's answers and a copy is compared with: of several outputs, the first."""
+        return part.predictions if self._probabilities is not None else [row[0] for row in part.predictions]
 
     def _merged(self) -> list[Any]:
         if len(self._parts) == 1:
@@ -303,12 +306,13 @@ class Exchange:
 
         if not caller.per_row:
             features = self._features if context.features and len(self._features) <= row_text.MAX_FEATURES_CHARS else ""
-            prediction = _encode(part.predictions).decode() if status == 200 else ""
+            prediction = _encode(self._predicted(part)).decode() if status == 200 else ""
             append(caller.ids[0], caller.unit, features, prediction)
             return
         indices: Sequence[int] = part.indices if part.indices is not None else range(len(self._rows))
+        answered = self._predicted(part)
         for place, index in enumerate(indices):
-            prediction = _encode([part.predictions[place]]).decode() if status == 200 else ""
+            prediction = _encode([answered[place]]).decode() if status == 200 else ""
             features = _encode([self._rows[index]]).decode() if context.features else ""
             append(caller.ids[index], caller.ids[index], features, prediction)
 

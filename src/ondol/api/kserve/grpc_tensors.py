@@ -7,6 +7,7 @@ is raw when the request was, as KServe and MLServer answer. Must not import gRPC
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from ondol.api.kserve import v2
@@ -51,7 +52,7 @@ def read(message: Any, serving: Serving) -> v2.Request:
     body = payloads_v2.Body(tensors, message.id, _parameters(message.parameters), outputs)
     rows = payloads_v2.rows_of(body, raws or [None] * len(tensors), serving.stable.spec)
     request = v2.read(rows, body, serving)
-    request.binary = bool(raws)
+    request.outputs = tuple(replace(one, binary=bool(raws)) for one in request.outputs)
     return request
 
 
@@ -107,16 +108,18 @@ class Writer:
 
     def write(self, predictions: list[Any], model: Model) -> bytes:
         """Return the message's bytes."""
-        found = v2.output_of(predictions, model, self._request, self._mlserver)
+        outputs = v2.outputs_of(predictions, model, self._request, self._mlserver)
         answer = _Answer(model_name=self._service, id=self._request.id)
-        output = answer.outputs.add(name=found.name, datatype=found.datatype, shape=found.shape)
-        if self._mlserver:
-            output.parameters["content_type"].string_param = "np"
-        if self._request.binary or found.datatype in _RAW_ONLY:
-            answer.raw_output_contents.append(payloads_raw.encode(found.flat, found.datatype))
-        else:
-            flat = [value.encode() for value in found.flat] if found.datatype == "BYTES" else found.flat
-            getattr(output.contents, _CONTENTS[found.datatype]).extend(flat)
+        raw = any(found.binary or found.datatype in _RAW_ONLY for found in outputs)
+        for found in outputs:
+            output = answer.outputs.add(name=found.name, datatype=found.datatype, shape=found.shape)
+            if self._mlserver:
+                output.parameters["content_type"].string_param = "np"
+            if raw:
+                answer.raw_output_contents.append(payloads_raw.encode(found.flat, found.datatype))
+            else:
+                flat = [value.encode() for value in found.flat] if found.datatype == "BYTES" else found.flat
+                getattr(output.contents, _CONTENTS[found.datatype]).extend(flat)
         data: bytes = answer.SerializeToString()
         return data
 

@@ -20,30 +20,39 @@ _REFUSED = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One output that is asked for."""
+
+    place: int
+    """Its place among the model's outputs."""
+
+    name: str
+    binary: bool = False
+    """Whether it is wanted as raw bytes."""
+
+
 @dataclass(slots=True)
 class Request(Question):
     """What a V2 request asks for."""
 
-    output: str = ""
-    """Name of the one output."""
-
-    binary: bool = False
-    """Whether the output is wanted as raw bytes."""
+    outputs: tuple[Wanted, ...] = ()
 
 
 @dataclass(slots=True)
 class Output:
-    """The one tensor of an answer."""
+    """One tensor of an answer."""
 
     name: str
     datatype: str
     shape: list[int]
     flat: list[Any]
+    binary: bool
 
 
 def is_mlserver(serving: Serving) -> bool:
-    """Return whose dialect a service speaks."""
-    return serving.options.protocol == "v2"
+    """Return whether a service speaks MLServer's dialect; the names of ONNX graphs are Triton's."""
+    return serving.options.protocol == "v2" and not serving.stable.spec.own_names
 
 
 def read(rows: list[list[Any]], request: Any, serving: Serving) -> Request:
@@ -52,36 +61,50 @@ def read(rows: list[list[Any]], request: Any, serving: Serving) -> Request:
     :param request: with `id`, `parameters` and `outputs`, as `payloads_v2` has them.
     :raises InputError: naming the field that is wrong or not served.
     """
-    mlserver = is_mlserver(serving)
     parameters = request.parameters or {}
     for name in _REFUSED:
         if parameters.get(name):
             raise inputs.wrong(_REFUSED[name], f"parameters.{name}", "INP-370")
-    outputs = request.outputs or ()
-    if len(outputs) > 1:
-        raise inputs.wrong("one output at a time is served", "outputs[1]", "INP-201")
-    wanted = outputs[0].name if outputs else ""
-    known = ("predict", "predict_proba") if mlserver else ("output-0",)
-    if wanted and wanted not in known:
-        raise inputs.wrong(f"no output {wanted!r}; known: {', '.join(known)}", "outputs[0].name", "INP-203")
-    if wanted == "predict_proba" and not serving.stable.probabilities:
-        raise inputs.wrong("the model has no probabilities", "outputs[0].name", "INP-203")
-    probabilities = wanted == "predict_proba" if mlserver else serving.options.probabilities
+    known = _known(serving)
+    if request.outputs:
+        asked = tuple(_wanted(one, f"outputs[{index}]", known, serving) for index, one in enumerate(request.outputs))
+    else:
+        binary = _wants_binary(parameters, "binary_data_output", "parameters")
+        names = list(known) if serving.stable.spec.own_names else list(known)[:1]
+        asked = tuple(Wanted(known[name], name, binary) for name in names)
+    places = {one.place for one in asked}
+    single = places == {0} or (places == {1} and serving.stable.probabilities)
     return Request(
         rows,
         row_text.text_of(rows),
-        probabilities and serving.stable.probabilities,
+        places == {1} if single else None,
         id=request.id or "",
         timeout=_timeout(parameters.get("timeout")),
-        output=wanted or ("predict" if mlserver else "output-0"),
-        binary=_wants_binary(parameters, (outputs[0].parameters or {}) if outputs else None),
+        outputs=asked,
     )
 
 
-def _wants_binary(parameters: Json, of_output: Json | None) -> bool:
-    """An output that is asked for by name says itself how it is wanted."""
-    name, place = ("binary_data_output", parameters) if of_output is None else ("binary_data", of_output)
-    path = "parameters" if of_output is None else "outputs[0].parameters"
+def _known(serving: Serving) -> dict[str, int]:
+    """Return the outputs that may be asked for, with their places among the model's."""
+    if serving.stable.spec.own_names:
+        return {str(one["name"]): place for place, one in enumerate(serving.stable.spec.outputs)}
+    if is_mlserver(serving):
+        return {"predict": 0, "predict_proba": 1}
+    return {"output-0": int(serving.options.probabilities and serving.stable.probabilities)}
+
+
+def _wanted(asked: Any, path: str, known: dict[str, int], serving: Serving) -> Wanted:
+    """Return an output that is asked for by name, which says itself how it is wanted."""
+    if asked.name not in known:
+        raise inputs.wrong(f"no output {asked.name!r}; known: {', '.join(known)}", f"{path}.name", "INP-203")
+    if asked.name == "predict_proba" and is_mlserver(serving) and not serving.stable.probabilities:
+        raise inputs.wrong("the model has no probabilities", f"{path}.name", "INP-203")
+    return Wanted(
+        known[asked.name], asked.name, _wants_binary(asked.parameters or {}, "binary_data", f"{path}.parameters")
+    )
+
+
+def _wants_binary(place: Json, name: str, path: str) -> bool:
     for refused in ("shared_memory_region", "classification"):
         if place.get(refused):
             raise inputs.wrong(f"{refused} is not served", f"{path}.{refused}", "INP-370")
@@ -100,21 +123,38 @@ def _timeout(microseconds: Any) -> float:
     return microseconds * 1e-6
 
 
-def output_of(predictions: list[Any], model: Model, request: Request, mlserver: bool) -> Output:
-    """Return the answer's tensor."""
-    flat, shape = predictions, [len(predictions)]
-    if isinstance(predictions[0], list):
-        flat = [value for row in predictions for value in row]
-        shape.append(len(predictions[0]))
-    elif mlserver:
-        shape.append(1)
-    return Output(request.output, _datatype(flat, model, request), shape, flat)
+def outputs_of(predictions: list[Any], model: Model, request: Request, mlserver: bool) -> list[Output]:
+    """Return the answer's tensors.
+
+    :raises ValueError: when the release that answered has no such output.
+    """
+    found = []
+    for one in request.outputs:
+        values = predictions
+        if request.probabilities is None:
+            if one.place >= len(predictions[0]):
+                raise ValueError(f"the model has no output {one.name!r}")
+            values = [row[one.place] for row in predictions]
+        declared: Json = model.spec.outputs[one.place] if one.place < len(model.spec.outputs) else {}
+        flat, shape = _flattened(values)
+        if len(shape) == 1 and (mlserver or (model.spec.own_names and len(declared["shape"]) == 2)):
+            shape.append(1)
+        datatype = _datatype(flat, str(declared.get("datatype", "FP64" if one.place else "")))
+        found.append(Output(one.name, datatype, shape, flat, one.binary))
+    return found
 
 
-def _datatype(flat: list[Any], model: Model, request: Request) -> str:
-    if request.probabilities:
-        return str(model.spec.outputs[1]["datatype"]) if len(model.spec.outputs) > 1 else "FP64"
-    declared = str(model.spec.outputs[0]["datatype"]) if model.spec.outputs else ""
+def _flattened(values: list[Any]) -> tuple[list[Any], list[int]]:
+    shape = [len(values)]
+    while values and isinstance(values[0], list):
+        shape.append(len(values[0]))
+        values = [value for row in values for value in row]
+    return values, shape
+
+
+def _datatype(flat: list[Any], declared: str) -> str:
+    if not flat:
+        return declared or "FP64"
     if isinstance(flat[0], str):
         return "BYTES"
     if isinstance(flat[0], bool):

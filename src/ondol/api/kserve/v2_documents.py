@@ -106,6 +106,8 @@ def metadata(serving: Serving) -> Json:
 def _outputs(serving: Serving) -> list[Json]:
     """Return the outputs under the names and with the shapes of the dialect."""
     outputs = list(serving.stable.spec.outputs)
+    if serving.stable.spec.own_names:
+        return outputs
     if v2.is_mlserver(serving):
         return [{**one, "shape": [-1, 1]} if len(one["shape"]) == 1 else one for one in outputs]
     chosen = outputs[1:2] if serving.options.probabilities else outputs[:1]

@@ -28,7 +28,7 @@ def read(call: Call) -> Read:
     """
     request = _request(call)
     writer = Writer(call.serving, request, call.reply)
-    return request, writer.write, writer.reply if request.binary else call.reply
+    return request, writer.write, writer.reply if any(one.binary for one in request.outputs) else call.reply
 
 
 def _request(call: Call) -> v2.Request:
@@ -63,23 +63,25 @@ class Writer:
 
     def write(self, predictions: list[Any], model: Model) -> bytes:
         """Return the answer's body."""
-        found = v2.output_of(predictions, model, self._request, self._mlserver)
-        output: Json = {"name": found.name, "shape": found.shape, "datatype": found.datatype}
-        output["parameters"] = {"content_type": "np"} if self._mlserver else None
-        raw = b""
-        if self._request.binary:
-            raw = payloads_raw.encode(found.flat, found.datatype)
-            output["parameters"] = {**(output["parameters"] or {}), payloads_v2.BINARY_SIZE: len(raw)}
-        else:
-            output["data"] = found.flat
+        outputs: list[Json] = []
+        raws = []
+        for found in v2.outputs_of(predictions, model, self._request, self._mlserver):
+            output: Json = {"name": found.name, "shape": found.shape, "datatype": found.datatype}
+            output["parameters"] = {"content_type": "np"} if self._mlserver else None
+            if found.binary:
+                raws.append(payloads_raw.encode(found.flat, found.datatype))
+                output["parameters"] = {**(output["parameters"] or {}), payloads_v2.BINARY_SIZE: len(raws[-1])}
+            else:
+                output["data"] = found.flat
+            outputs.append(output)
         if self._mlserver:
-            answer: Json = {"model_name": self._service, "id": self._request.id, "parameters": {}, "outputs": [output]}
+            answer: Json = {"model_name": self._service, "id": self._request.id, "parameters": {}, "outputs": outputs}
         else:
             answer = {"model_name": self._service, "model_version": None, "id": self._request.id, "parameters": None}
-            answer["outputs"] = [output]
+            answer["outputs"] = outputs
         text = _encode(answer)
         self._json_bytes = len(text)
-        return text + raw if self._request.binary else text
+        return b"".join((text, *raws)) if raws else text
 
     def reply(self, status: int, body: bytes, headers: Headers) -> None:
         """Answer; raw bytes are declared as such."""

@@ -57,6 +57,10 @@ class Original:
             warnings.simplefilter("ignore")
             return np.asarray(self._model.predict_proba(rows))
 
+    def everything(self, rows: Rows) -> list[NDArray[Any]]:
+        own = getattr(self._model, "everything", None)
+        return own(rows) if own is not None else [self.predict(rows), self.predict_proba(rows)]
+
 
 class Elsewhere:
     """Stands for a server of the user's own, which takes whole requests: there are no rows to predict here."""

@@ -66,7 +66,8 @@ def _native(folder: Path, flavours: Json, open_file: Open) -> Artifact | None:
         file = folder / str(flavour.get("pickled_model") or flavour.get("data") or default)
         # A booster answers as it is; an estimator in scikit-learn's manner, as MLServer loads both.
         dialect = "v1" if str(flavour.get("model_class", "")).endswith(".Booster") else "v2"
-        return replace(open_file(file, name, dialect), dialect="")
+        found = replace(open_file(file, name, dialect), dialect="")
+        return replace(found, spec=replace(found.spec, own_names=False)) if found.spec is not None else found
     return None
 
 

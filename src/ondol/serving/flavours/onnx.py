@@ -46,7 +46,7 @@ def load(file: Path) -> Artifact:
         if tensor.type not in _TYPES:
             raise _refused(f"input {tensor.name!r} is a {tensor.type!r}")
     model = _classifier(session, outputs) or Graph(session)
-    return Artifact(model, "onnx", spec=_spec(inputs, outputs, model))
+    return Artifact(model, "onnx", spec=_spec(inputs, outputs))
 
 
 def _refused(reason: str) -> errors.UnsupportedError:
@@ -55,7 +55,7 @@ def _refused(reason: str) -> errors.UnsupportedError:
     )
 
 
-def _spec(inputs: list[Any], outputs: list[Any], model: Graph) -> InputSpec:
+def _spec(inputs: list[Any], outputs: list[Any]) -> InputSpec:
     if len(inputs) > 1:
         wrong = [tensor.name for tensor in inputs if len(tensor.shape) != 2 or tensor.shape[1] != 1]
         if wrong:
@@ -78,19 +78,18 @@ def _spec(inputs: list[Any], outputs: list[Any], model: Graph) -> InputSpec:
         kinds if "text" in kinds else (),
         () if whole or "text" in kinds else (True,) * len(types),
         limit=FLOAT32_MAX if single else 2.0**53 if whole else FLOAT64_MAX,
-        outputs=_described(outputs, model),
+        outputs=_described(outputs),
+        own_names=True,
     )
 
 
-def _described(outputs: list[Any], model: Graph) -> tuple[Json, ...]:
-    def one(name: str, tensor: Any) -> Json:
-        shape = [length if isinstance(length, int) else -1 for length in tensor.shape or [-1]]
-        return {"name": name, "datatype": _TYPES.get(tensor.type, (None, "FP32"))[1], "shape": shape}
+def _described(outputs: list[Any]) -> tuple[Json, ...]:
+    def one(tensor: Any) -> Json:
+        is_map = tensor.type.startswith("seq(map(")
+        shape = [-1, -1] if is_map else [size if isinstance(size, int) else -1 for size in tensor.shape or [-1]]
+        return {"name": tensor.name, "datatype": _TYPES.get(tensor.type, (None, "FP32"))[1], "shape": shape}
 
-    found = [one("predict", outputs[0])]
-    if isinstance(model, Classifier):
-        found.append({"name": "predict_proba", "datatype": "FP32", "shape": [-1, -1]})
-    return tuple(found)
+    return tuple(one(tensor) for tensor in outputs)
 
 
 def _classifier(session: Any, outputs: list[Any]) -> Classifier | None:
@@ -104,7 +103,7 @@ def _classifier(session: Any, outputs: list[Any]) -> Classifier | None:
 
 
 class Graph:
-    """A graph that is asked for its first output."""
+    """A graph; its first output is what it predicts."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
@@ -114,8 +113,8 @@ class Graph:
         self._shape = [-1, *inner] if len(inputs) == 1 and all(isinstance(one, int) for one in inner) else None
         self._outputs = [tensor.name for tensor in session.get_outputs()]
 
-    def run(self, output: int, rows: Any) -> Any:
-        """Return one output for the rows, shape (n, features)."""
+    def run(self, rows: Any, *outputs: int) -> list[Any]:
+        """Return some outputs for the rows, shape (n, features)."""
         if len(self._inputs) > 1:
             columns = enumerate(self._inputs)
             feed = {name: np.ascontiguousarray(rows[:, [place]], dtype=kind) for place, (name, kind) in columns}
@@ -123,12 +122,17 @@ class Graph:
             ((name, kind),) = self._inputs
             matrix = np.ascontiguousarray(rows, dtype=kind)
             feed = {name: matrix if self._shape is None else matrix.reshape(self._shape)}
-        return self._session.run([self._outputs[output]], feed)[0]
+        found: list[Any] = self._session.run([self._outputs[output] for output in outputs], feed)
+        return found
 
     def predict(self, rows: Any) -> NDArray[Any]:
         """Return the first output: a single column is flattened, shape (n,) or (n, …)."""
-        found = np.asarray(self.run(0, rows))
+        found = np.asarray(self.run(rows, 0)[0])
         return found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
+
+    def everything(self, rows: Any) -> list[NDArray[Any]]:
+        """Return all outputs as the graph gives them, each of shape (n, …)."""
+        return [np.asarray(one) for one in self.run(rows, *range(len(self._outputs)))]
 
 
 class Classifier(Graph):
@@ -140,5 +144,12 @@ class Classifier(Graph):
 
     def predict_proba(self, rows: Any) -> NDArray[np.float64]:
         """Return the second output, shape (n, classes)."""
-        found = self.run(1, rows)
+        return self._plain(self.run(rows, 1)[0])
+
+    def everything(self, rows: Any) -> list[NDArray[Any]]:
+        """Return labels and probabilities."""
+        labels, probabilities = self.run(rows, 0, 1)
+        return [np.asarray(labels), self._plain(probabilities)]
+
+    def _plain(self, found: Any) -> NDArray[Any]:
         return np.array([list(row.values()) for row in found]) if self._is_map else np.asarray(found)
