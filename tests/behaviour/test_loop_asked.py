@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -52,3 +53,14 @@ def test_a_table_has_the_cells_of_the_requests_that_were_answered(requests: list
 def test_one_row_in_every_shape(features: str, prediction: str, cell: object, answer: float | None) -> None:
     row = asked.table([Exchange("r", 200, features, prediction)], COLUMNS).iloc[0]
     assert [None if pd.isna(one) else one for one in row] == [cell, None, answer, None]
+
+
+@given(st.integers(0, 300), st.integers(1, 40))
+def test_evenly_chosen_ones_are_in_order_and_from_everywhere(count: int, most: int) -> None:
+    rows = [Exchange(str(number), 200) for number in range(count)]
+    copies = [Exchange("copy", 200, shadow=True)] * 3
+    chosen = [int(one.release) for one in asked.evenly([*copies, *rows, *copies], most)]
+    assert len(chosen) == count if count <= most else most / 2 <= len(chosen) <= most
+    gaps = {later - earlier for earlier, later in itertools.pairwise(chosen)}
+    assert len(gaps) <= 1
+    assert not chosen or (chosen[0] == 0 and count - chosen[-1] <= max(gaps, default=count))

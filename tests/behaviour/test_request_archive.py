@@ -22,6 +22,7 @@ from ondol.records.span import Span
 from ondol.store import counters, observations, routes, segments, spans
 from ondol.store.blobs import Blobs
 from ondol.store.connection import Store
+from ondol.store.observations import Exchange
 
 DAY = 86_400.0
 
@@ -60,6 +61,17 @@ def test_what_is_moved_reads_the_same(store: Store, archive: Archive) -> None:
     (segment,) = segments.every(store)
     assert segment.requests == 2500
     assert segment.bytes < 40 * 2500  # columnar and compressed
+
+
+def test_what_was_asked_reads_the_same_from_files_and_database(store: Store, archive: Archive) -> None:
+    old = logged(store, 1200, 3)
+    copy = replace(old[-1], id="copy", release="r2", shadow=True)
+    observations.append(store, [copy])
+    archive.compact(MODEL, time.time() - DAY)
+    new = logged(store, 5100, 0.1, "n")
+    wanted = [Exchange(one.release, one.status, one.features, one.prediction, one.shadow) for one in [*old, copy, *new]]
+    assert list(archive.exchanges(MODEL, 0.0, 1e18)) == wanted
+    assert list(archive.exchanges(MODEL, old[200].at, new[100].at)) == wanted[200:1301]
 
 
 def test_labels_and_numbers_are_joined_whenever_they_come(store: Store, archive: Archive) -> None:

@@ -42,8 +42,11 @@ class ChildProcesses:
         return (child is not None and child.poll() is None) or walking.is_walking(self._settings.home, model)
 
 
-def make(store: Store, settings: Settings) -> Conductor:
-    """Return this home's conductor."""
+def make(store: Store, settings: Settings, *, registry: bool = True) -> Conductor:
+    """Return this home's conductor.
+
+    :param registry: whether MLflow is there; without it nothing is known of aliases.
+    """
     return Conductor(
         store,
         settings,
@@ -53,7 +56,7 @@ def make(store: Store, settings: Settings) -> Conductor:
                 partial(inference_graph.reconcile, store, settings),
                 partial(llm_service.reconcile, store, settings),
             ],
-            registry=RegistryClient(settings.control.url, settings.api_key),
+            registry=RegistryClient(settings.control.url, settings.api_key) if registry else None,
             retraining=ChildProcesses(settings),
         ),
     )

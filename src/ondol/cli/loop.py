@@ -110,7 +110,7 @@ def status(as_json: bool) -> None:
     if live := running.find(settings.home):
         settings = replace(settings, control=live.control, data=live.data)
     with contexts.open_store(settings) as store:
-        conductor = conducting.make(store, settings)
+        conductor = conducting.make(store, settings, registry=live is not None)
         states = [conductor.state(name, project) for name in (*project.models, *project.applications)]
         heard = [listening.sentences(store, project, one.model, one.stable, one.now) for one in states]
     waits = [actions.waits_for(one) if live or not one.stable else "Ondol to run: `ondol up`" for one in states]

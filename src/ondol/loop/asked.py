@@ -6,7 +6,7 @@ Requests are read by the hundred thousand here, so what is done for each of them
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -42,6 +42,21 @@ def table(rows: Sequence[Observation | Exchange], columns: Sequence[str]) -> pd.
     found: dict[str, Any] = dict(zip(features, zip(*instances, strict=True), strict=True)) if instances else {}
     found[reference.PREDICTION] = answers
     return pd.DataFrame({name: list(found.get(name, ())) for name in columns}, columns=list(columns))
+
+
+def evenly(rows: Iterable[Exchange], most: int) -> list[Exchange]:
+    """Return at most `most` requests, evenly chosen and in order, without copies that answered nobody.
+
+    However many there are, no more than twice as many are held.
+    """
+    kept: list[Exchange] = []
+    step = 1
+    for number, row in enumerate(one for one in rows if not one.shadow):
+        if number % step == 0:
+            kept.append(row)
+        if len(kept) == 2 * most:
+            kept, step = kept[::2], 2 * step
+    return kept if len(kept) <= most else kept[::2]
 
 
 def _read(text: str) -> Any:

@@ -31,6 +31,7 @@ _LEAST = 30  # rows that any comparison needs
 WHOLE = 20_000
 """Windows up to this many requests are read as a whole; of larger ones what is asked is counted as it comes."""
 
+_MOST = 50_000  # requests of an earlier time that a window is compared with; of more, evenly chosen ones
 _PAGE, _SECONDS = 5_000, 0.5  # requests at a time, and seconds of counting in one look
 
 
@@ -119,7 +120,7 @@ def _before(
         times = tuple(good["times"])
     else:
         return kept
-    rows = list(Archive(store, blobs).read(service, times[0], times[1] + 1e-6))
+    rows = asked.evenly(Archive(store, blobs).exchanges(service, times[0], times[1] + 1e-6), _MOST)
     frame = asked.table(rows, columns)
     if any(one.release != release for one in rows) and reference.PREDICTION in frame.columns:
         frame = frame.drop(columns=[reference.PREDICTION])

@@ -18,10 +18,13 @@ from ondol.records.rollout import Observation
 from ondol.store import observations, segments
 from ondol.store.blobs import Blobs
 from ondol.store.connection import Store
+from ondol.store.observations import Exchange
 from ondol.store.segments import Segment
 
 SEGMENT_REQUESTS = 50_000
 """At most in one file: some megabytes, read as a whole when it is read."""
+
+_PAGE = 5_000  # requests that are read at a time
 
 _LEAST = 1_000
 """Fewer are left where they are: a file for each handful of requests would cost more than it saves."""
@@ -64,6 +67,20 @@ class Archive:
             yield from observations.with_labels(self._store, rows)
         yield from observations.of_service(self._store, service, since, until)
 
+    def exchanges(self, service: str, since: float, until: float) -> Iterator[Exchange]:
+        """Yield what was asked and answered in a time window: the files' first, then the database's.
+
+        Only the columns that this needs are read, some thousand requests at a time: memory does not grow with them.
+        """
+        for segment in segments.every(self._store, service, since, until):
+            yield from _exchanges(self._blobs.get_bytes(segment.blob), since, until)
+        position = 0
+        while True:
+            page, position = observations.exchanges_after(self._store, service, position, _PAGE, since, until)
+            yield from page
+            if len(page) < _PAGE:
+                return
+
     def find(self, requests: Iterable[str]) -> list[Observation]:
         """Return the moved requests of these ids, without labels that arrived later."""
         wanted = set(requests)
@@ -101,6 +118,23 @@ def to_parquet(rows: Sequence[Observation]) -> bytes:
     buffer = io.BytesIO()
     parquet.write_table(pa.table(columns), buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def _exchanges(data: bytes, since: float, until: float) -> Iterator[Exchange]:
+    from pyarrow import parquet
+
+    columns = ["at", "release", "status", "features", "prediction", "more"]
+    for batch in parquet.ParquetFile(io.BytesIO(data)).iter_batches(_PAGE, columns=columns):
+        for at, release, status, features, prediction, more in zip(*batch.to_pydict().values(), strict=True):
+            if since <= at < until:
+                yield Exchange(release, status, features, prediction, _copied.decode(more).shadow)
+
+
+class _Copied(msgspec.Struct):
+    shadow: bool = False
+
+
+_copied = msgspec.json.Decoder(_Copied)
 
 
 def _more(one: Observation) -> str:

@@ -283,14 +283,21 @@ class Exchange:
     status: int
     features: str = ""
     prediction: str = ""
+    shadow: bool = False
 
 
-def exchanges_after(store: Store, service: str, seq: int, limit: int) -> tuple[list[Exchange], int]:
-    """Return up to `limit` exchanges of a service after a position, in order, and the position of the last one."""
+def exchanges_after(
+    store: Store, service: str, seq: int, limit: int, since: float = 0.0, until: float = 1e18
+) -> tuple[list[Exchange], int]:
+    """Return up to `limit` exchanges of a service after a position, in order, and the position of the last one.
+
+    :param since: only those of a time window, as seconds since the epoch; `until` is not in it.
+    """
     with store.read() as tx:
         rows = tx.rows(
-            "SELECT seq, body FROM observations WHERE service = ? AND seq > ? ORDER BY seq LIMIT ?",
-            (service, seq, limit),
+            "SELECT seq, body FROM observations WHERE service = ? AND seq > ? AND at >= ? AND at < ? "
+            "ORDER BY seq LIMIT ?",
+            (service, seq, since, until, limit),
         )
     return [codec.decode(row["body"], Exchange) for row in rows], rows[-1]["seq"] if rows else seq
 
