@@ -53,3 +53,26 @@ def test_a_value_out_of_range_is_named_however_many_rows_there_are(count: int) -
     with pytest.raises(errors.InputError) as caught:
         payloads_v1.read(json.dumps({"instances": rows}).encode(), spec)
     assert (caught.value.where, caught.value.code) == ("instances[1][1]", "INP-204")
+
+
+BODY_ENDS = st.sampled_from(["}", "}}", ', "x": 1}', ', "inputs": [[1.0]]}', ', "instances": [[7.0]]}', "", "]}"])
+
+
+@given(
+    st.lists(st.lists(cells.filter(lambda cell: cell is None or abs(cell) < 1e300), max_size=2), max_size=9),
+    st.sampled_from(['{"instances":', '{"instances" :', '{ "instances":', '{"inputs":', '{"instances": \n']),
+    BODY_ENDS,
+    st.sampled_from([(), (True, False), (True, True)]),
+)
+def test_a_body_read_at_once_is_the_body_read_with_a_look_for_its_end(
+    rows: list[list[Any]], start: str, end: str, nulls: tuple[bool, ...]
+) -> None:
+    def read(body: str) -> tuple[Any, str]:
+        try:
+            found, text = payloads_v1.read(body.encode(), InputSpec(2, nulls=nulls))
+        except errors.InputError as error:
+            return error.code, error.where
+        return np.array(found, dtype=np.float64).tolist(), text
+
+    body = start + json.dumps(rows) + end
+    assert str(read(body)) == str(read(body + " "))  # with a space behind it, it is not read at once

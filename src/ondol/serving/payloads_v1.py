@@ -22,6 +22,8 @@ class _Body(msgspec.Struct):
     inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
+_ALONE = b'{"instances":'
+_AT_ONCE_BYTES = 128 * 1024  # a copy of more would be noticed
 _BODY = msgspec.json.Decoder(_Body)
 _NUMBERS = msgspec.json.Decoder(list[list[float]])
 _NUMBERS_OR_NULL = msgspec.json.Decoder(list[list[float | None]])
@@ -34,15 +36,33 @@ def read(body: bytes, spec: InputSpec) -> tuple[Rows, str]:
 
     :raises InputError: naming the field that is wrong.
     """
+    if not spec.frame and not spec.kinds and (found := _at_once(body, spec)) is not None:
+        return found
     raw = _instances(body)
     if not spec.frame and not spec.kinds:
         try:
             rows = pieces.decode(raw, _NUMBERS_OR_NULL if spec.any_null else _NUMBERS, b"]")
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return _slowly(raw, spec), _text(raw)
-        if (found := _fitting(rows, spec)) is not None:
-            return found, _text(raw)
+        if (fitting := _fitting(rows, spec)) is not None:
+            return fitting, _text(raw)
     return _slowly(raw, spec), _text(raw)
+
+
+def _at_once(body: bytes, spec: InputSpec) -> tuple[Rows, str] | None:
+    """Return what `read` does of a body that is `instances` alone, without looking for its end first; None: it is not.
+
+    What is between the key and the last brace is one list of lists of numbers, or it is read in the other way.
+    """
+    if len(body) > _AT_ONCE_BYTES or not body.startswith(_ALONE) or not body.endswith(b"}"):
+        return None
+    raw = body[len(_ALONE) : -1]
+    try:
+        rows = (_NUMBERS_OR_NULL if spec.any_null else _NUMBERS).decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    found = _fitting(rows, spec)
+    return None if found is None else (found, raw.strip().decode())
 
 
 def _fitting(rows: list[list[Any]], spec: InputSpec) -> Rows | None:
