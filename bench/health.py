@@ -146,7 +146,8 @@ def main() -> None:
             figures[name] = measure(plane.settings.data, request, chosen.seconds)
             print(f"{name:<26} {json.dumps(figures[name])}", flush=True)
     worst = max(row["max_ms"] for row in figures.values())
-    print(json.dumps({"goal_ms": GOAL_MS, "worst_ms": worst, "load_average": [load, os.getloadavg()], "kinds": figures}))
+    loads = {"before": load, "after": os.getloadavg()}
+    print(json.dumps({"goal_ms": GOAL_MS, "worst_ms": worst, "load_average": loads, "kinds": figures}))
 
 
 if __name__ == "__main__":

@@ -145,6 +145,36 @@ def row_of_mapping(spec: InputSpec, row: Json, path: str) -> list[Any]:
     return values
 
 
+def rows_of(instances: Any, spec: InputSpec, where: str, before: int = 0) -> list[list[Any]]:
+    """Return rows given one by one, as lists or by name, checked.
+
+    :param where: the list's path in the body.
+    :param before: how many entries of the list came before these.
+    :raises InputError: naming the field that is wrong.
+    """
+    if not isinstance(instances, list):
+        raise wrong("must be a list with one entry per row", where, "INP-201")
+    if not instances:
+        raise wrong("no rows: the list is empty", where, "INP-206")
+    rows: list[list[Any]] = []
+    for index, instance in enumerate(instances):
+        path = f"{where}[{before + index}]"
+        if isinstance(instance, dict):
+            rows.append(row_of_mapping(spec, instance, path))
+            continue
+        if not isinstance(instance, list):
+            if spec.n_features != 1:
+                raise wrong("must be a list of values or an object of named values", path, "INP-201")
+            instance = [instance]
+        if not instance:
+            raise wrong("no features: the row is empty", path, "INP-206")
+        if rows and not spec.n_features and len(instance) != len(rows[0]):
+            raise wrong(f"{len(instance)} features, but the first row has {len(rows[0])}", path, "INP-202")
+        check_row(spec, instance, path)
+        rows.append(instance)
+    return rows
+
+
 def _few(names: Sequence[str], most: int = 8) -> str:
     shown = ", ".join(repr(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

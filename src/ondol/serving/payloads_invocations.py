@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from ondol.serving import inputs, payloads_v1
+from ondol.serving import inputs
 from ondol.serving.inputs import InputSpec
 
 Rows = list[list[Any]]
@@ -44,7 +44,7 @@ def read_json(body: bytes, spec: InputSpec) -> Rows:
         return _records(given, spec)
     if name == "inputs" and isinstance(given, dict):
         return _by_column(given, spec)
-    return payloads_v1.rows_of(given, spec, name)
+    return inputs.rows_of(given, spec, name)
 
 
 def _check_keys(request: dict[str, Any]) -> None:
@@ -76,7 +76,7 @@ def _split(given: Any, spec: InputSpec) -> Rows:
         raise inputs.wrong(f"must have one entry for each of {len(data)} rows", f"{where}.index", "INP-207")
     columns = given.get("columns")
     if columns is None:
-        return payloads_v1.rows_of(data, spec, f"{where}.data")
+        return inputs.rows_of(data, spec, f"{where}.data")
     if not isinstance(columns, list):
         raise inputs.wrong("must be a list of names", f"{where}.columns", "INP-201")
     return _table(columns, data, spec, f"{where}.columns", f"{where}.data")
@@ -90,7 +90,7 @@ def _table(columns: Sequence[Any], data: Sequence[Any], spec: InputSpec, names_p
         if not isinstance(row, list) or len(row) != len(columns):
             raise inputs.wrong(f"is not one value for each of {len(columns)} columns", f"{path}[{number}]", "INP-207")
     if not spec.names:  # the model knows no names: the order counts, as in a matrix
-        return payloads_v1.rows_of(list(data), spec, path)
+        return inputs.rows_of(list(data), spec, path)
     names = [str(one) for one in columns]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -120,12 +120,12 @@ def _records(given: Any, spec: InputSpec) -> Rows:
     if not isinstance(given, list) or any(not isinstance(one, dict) for one in given):
         raise inputs.wrong("must be a list of objects, one per row", where, "INP-201")
     if spec.names or not given:
-        return payloads_v1.rows_of(given, spec, where)
+        return inputs.rows_of(given, spec, where)
     columns = list(given[0])
     for number, one in enumerate(given):
         if list(one) != columns:
             raise inputs.wrong("has other columns than the first record", f"{where}[{number}]", "INP-203")
-    return payloads_v1.rows_of([list(one.values()) for one in given], spec, where)
+    return inputs.rows_of([list(one.values()) for one in given], spec, where)
 
 
 def _by_column(given: dict[str, Any], spec: InputSpec) -> Rows:

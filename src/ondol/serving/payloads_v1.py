@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ondol.serving import inputs, pieces, row_text
+from ondol.serving import inputs, large_bodies, pieces, row_text
 from ondol.serving import rows as rows_module
 from ondol.serving.inputs import FLOAT64_MAX, InputSpec
 from ondol.serving.rows import MATRIX_ROWS, Rows
@@ -23,7 +23,9 @@ class _Body(msgspec.Struct):
 
 
 _ALONE = b'{"instances":'
-_AT_ONCE_BYTES = 128 * 1024  # a copy of more would be noticed
+_AT_ONCE_BYTES = 128 * 1024
+"""Larger bodies are read piece by piece."""
+
 _BODY = msgspec.json.Decoder(_Body)
 _NUMBERS = msgspec.json.Decoder(list[list[float]])
 _NUMBERS_OR_NULL = msgspec.json.Decoder(list[list[float | None]])
@@ -36,10 +38,15 @@ def read(body: bytes, spec: InputSpec) -> tuple[Rows, str]:
 
     :raises InputError: naming the field that is wrong.
     """
-    if not spec.frame and not spec.kinds and (found := _at_once(body, spec)) is not None:
-        return found
+    plain = not spec.frame and not spec.kinds
+    if plain and len(body) <= _AT_ONCE_BYTES:
+        if (found := _at_once(body, spec)) is not None:
+            return found
+    elif plain and (matrix := large_bodies.instances(body, spec)) is not None:
+        small = len(body) <= row_text.MAX_FEATURES_CHARS
+        return matrix, body[body.index(b"[") : body.rindex(b"]") + 1].decode() if small else ""
     raw = _instances(body)
-    if not spec.frame and not spec.kinds:
+    if plain:
         try:
             rows = pieces.decode(raw, _NUMBERS_OR_NULL if spec.any_null else _NUMBERS, b"]")
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -54,7 +61,7 @@ def _at_once(body: bytes, spec: InputSpec) -> tuple[Rows, str] | None:
 
     What is between the key and the last brace is one list of lists of numbers, or it is read in the other way.
     """
-    if len(body) > _AT_ONCE_BYTES or not body.startswith(_ALONE) or not body.endswith(b"}"):
+    if not body.startswith(_ALONE) or not body.endswith(b"}"):
         return None
     raw = body[len(_ALONE) : -1]
     try:
@@ -115,36 +122,7 @@ def _slowly(raw: msgspec.Raw, spec: InputSpec) -> list[list[Any]]:
         instances = _ANYTHING.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise inputs.wrong(f"not valid JSON: {error}", "instances", "INP-200") from None
-    return rows_of(instances, spec, "instances")
-
-
-def rows_of(instances: Any, spec: InputSpec, where: str) -> list[list[Any]]:
-    """Return rows given one by one, as lists or by name, checked.
-
-    :param where: the list's path in the body.
-    :raises InputError: naming the field that is wrong.
-    """
-    if not isinstance(instances, list):
-        raise inputs.wrong("must be a list with one entry per row", where, "INP-201")
-    if not instances:
-        raise inputs.wrong("no rows: the list is empty", where, "INP-206")
-    rows: list[list[Any]] = []
-    for index, instance in enumerate(instances):
-        path = f"{where}[{index}]"
-        if isinstance(instance, dict):
-            rows.append(inputs.row_of_mapping(spec, instance, path))
-            continue
-        if not isinstance(instance, list):
-            if spec.n_features != 1:
-                raise inputs.wrong("must be a list of values or an object of named values", path, "INP-201")
-            instance = [instance]
-        if not instance:
-            raise inputs.wrong("no features: the row is empty", path, "INP-206")
-        if rows and not spec.n_features and len(instance) != len(rows[0]):
-            raise inputs.wrong(f"{len(instance)} features, but the first row has {len(rows[0])}", path, "INP-202")
-        inputs.check_row(spec, instance, path)
-        rows.append(instance)
-    return rows
+    return inputs.rows_of(instances, spec, "instances")
 
 
 encode = _ENCODER.encode

@@ -12,19 +12,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from ondol.base import errors
-from ondol.serving import inputs, payloads_raw, pieces
+from ondol.serving import inputs, large_bodies, payloads_raw, pieces
 from ondol.serving.inputs import InputSpec
+from ondol.serving.rows import MATRIX_ROWS, Rows
 
 Json = dict[str, Any]
-Rows = list[list[Any]]
 
 _WHOLE = {f"{sign}INT{bits}": bits for bits in (8, 16, 32, 64) for sign in ("", "U")}
 _FLOATS = {"FP16": "e", "FP32": "f", "FP64": "d"}
 DATATYPES = ("BOOL", "BYTES", *_WHOLE, *_FLOATS)
 BINARY_SIZE = "binary_data_size"
 """Parameter of a tensor whose elements follow the JSON as raw bytes."""
+
+_LARGE_BYTES = 128 * 1024
+"""Larger bodies are read piece by piece."""
 
 _MOST_ELEMENTS = 64 * 1024 * 1024
 
@@ -80,6 +84,8 @@ def read(body: bytes, spec: InputSpec) -> tuple[Rows, Body | _FastBody]:
 
     :raises InputError: naming the field that is wrong.
     """
+    if len(body) > _LARGE_BYTES and not spec.frame and not spec.kinds and (large := _largely(body, spec)) is not None:
+        return large
     if not spec.frame:
         try:
             fast = _FAST.decode(body)
@@ -123,8 +129,24 @@ def rows_of(request: Body, raws: Sequence[bytes | memoryview | None], spec: Inpu
     """
     if not request.inputs:
         raise inputs.wrong("no inputs: the list is empty", "inputs", "INP-206")
+    if len(raws) == 1 and raws[0] is not None and (plain := _plainly(request.inputs[0], raws[0], spec)) is not None:
+        return plain
     columns = [_values(tensor, raws[index], f"inputs[{index}]") for index, tensor in enumerate(request.inputs)]
     return _one_tensor(request, columns[0], spec) if len(columns) == 1 else _by_column(request, columns, spec)
+
+
+def _largely(body: bytes, spec: InputSpec) -> tuple[Rows, _FastBody] | None:
+    """Return the same of a large body with one FP64 matrix; None to read it the usual way."""
+    taken = large_bodies.tensor(body, spec)
+    if taken is None:
+        return None
+    rest, rows = taken
+    try:
+        fast = _FAST.decode(rest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    plain = len(fast.inputs) == 1 and bytes(fast.inputs[0].data) == b"[]" and fast.inputs[0].datatype == "FP64"
+    return (rows, fast) if plain and fast.inputs[0].shape == list(rows.shape) else None
 
 
 def _quickly(request: _FastBody, spec: InputSpec) -> Rows | None:
@@ -141,6 +163,19 @@ def _quickly(request: _FastBody, spec: InputSpec) -> Rows | None:
     if shape[0] == 1:
         return [data]
     return [data[start : start + width] for start in range(0, len(data), width)]
+
+
+def _plainly(tensor: Tensor, raw: bytes | memoryview, spec: InputSpec) -> Rows | None:
+    """Return the rows of one raw matrix of many numbers, none missing, as a matrix; None to read it carefully."""
+    shape, size = tensor.shape, {"FP64": 8, "FP32": 4}.get(tensor.datatype, 0)
+    if spec.frame or spec.kinds or not size or tensor.data is not msgspec.UNSET or len(shape) != 2:
+        return None
+    if not spec.n_features or shape[1] != spec.n_features or shape[0] < MATRIX_ROWS:
+        return None
+    if len(raw) != size * shape[0] * shape[1]:
+        return None
+    found = np.frombuffer(raw, payloads_raw.DTYPES[tensor.datatype]).astype(np.float64).reshape(shape)
+    return found if bool((np.abs(found) <= spec.limit).all()) else None
 
 
 def _decode(body: bytes) -> Body:

@@ -5,6 +5,7 @@ Must not change what is accepted: what cannot be cut safely is decoded whole.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -31,18 +32,28 @@ def decode(
     return found
 
 
+def cut(text: bytes, start: int, end: int, separator: bytes, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
+    """Yield what is in a list, from `start` to `end`, as shorter lists; the commas between them are left out.
+
+    A list that ends in a comma, which JSON has not, gives an empty one at last; so does an empty list.
+
+    :param separator: as in `decode`; `}` for a list of objects.
+    """
+    while True:
+        place = text.find(separator, start + piece_bytes, end)
+        if place >= 0 and separator != b",":
+            place = text.find(b",", place, end)
+        if place < 0:
+            yield b"[" + text[start:end] + b"]"
+            return
+        yield b"[" + text[start:place] + b"]"
+        start = place + 1
+
+
 def _in_pieces(text: bytes, decoder: msgspec.json.Decoder[Any], separator: bytes, piece_bytes: int) -> list[Any]:
     if text[:1] != b"[" or text[-1:] != b"]":
         raise msgspec.ValidationError("not a list")
     found: list[Any] = []
-    start, end = 1, len(text) - 1
-    while start < end:
-        cut = text.find(separator, start + piece_bytes, end)
-        if cut < 0:
-            cut = end
-        elif separator == b"]":
-            cut = text.find(b",", cut, end)
-            cut = cut if cut >= 0 else end
-        found += decoder.decode(b"[" + text[start:cut] + b"]")
-        start = cut + 1
+    for piece in cut(text, 1, len(text) - 1, separator, piece_bytes):
+        found += decoder.decode(piece)
     return found

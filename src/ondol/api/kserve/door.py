@@ -66,6 +66,9 @@ class KServeDoor:
             headers = self.forwarding.recalled(headers)
         try:
             if b"content-encoding" in headers:
+                if len(body) > bodies.SMALL_BYTES:
+                    self._inflate(method, path, headers, body, reply, inside)
+                    return True
                 body = bodies.inflated(headers, body)
             if path.startswith(_V1) and path.endswith(":predict"):
                 service = path[len(_V1) : -len(":predict")]
@@ -84,6 +87,20 @@ class KServeDoor:
         except Exception as error:  # noqa: BLE001 - the connection and the process must live on
             self._fail(error, service, path[1:3] if service else "", headers, reply, started)
         return True
+
+    def _inflate(
+        self, method: str, path: str, headers: RequestHeaders, body: bytes, reply: Reply, inside: bool
+    ) -> None:
+        """Inflate a body beside the event loop, then answer the request as if it had come so."""
+        plain = {name: value for name, value in headers.items() if name != b"content-encoding"}
+
+        def begin(found: bytes) -> None:
+            if not self.handle(method, path, plain, found, reply, inside):
+                answers.refuse(reply, errors.NotFoundError(f"nothing is served at {path!r}", code="NOF-021"))
+
+        size = min(answers.MAX_BODY_BYTES, len(body) * bodies.USUAL_RATIO)
+        fail = partial(self._fail, service="", protocol="", headers=headers, reply=reply, started=time.perf_counter())
+        self.readers.run(size, partial(bodies.inflated, headers, body), begin, fail)
 
     def _ask(self, call: Call, read: Callable[[Call], Read]) -> None:
         """Read a request and answer it; a large one is read beside the event loop."""

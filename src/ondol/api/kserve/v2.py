@@ -12,6 +12,7 @@ from typing import Any
 from ondol.api.kserve.caller import NEVER, Question
 from ondol.serving import describing, inputs, row_text
 from ondol.serving.models import Model, Serving
+from ondol.serving.rows import Rows
 
 Json = dict[str, Any]
 _REFUSED = {
@@ -55,7 +56,7 @@ def is_mlserver(serving: Serving) -> bool:
     return serving.options.protocol == "v2" and not serving.stable.spec.own_names
 
 
-def read(rows: list[list[Any]], request: Any, serving: Serving) -> Request:
+def read(rows: Rows, request: Any, serving: Serving) -> Request:
     """Return what a request asks for, whose rows were read already.
 
     :param request: with `id`, `parameters` and `outputs`, as `payloads_v2` has them.
