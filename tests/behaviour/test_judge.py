@@ -159,6 +159,18 @@ def test_latency_and_cost(factor: float, action: str) -> None:
     assert run(policy, 80_000, 7, make).action == action
 
 
+def test_where_higher_is_better_the_difference_shown_is_what_the_candidate_earns_more() -> None:
+    def make(generator: random.Random, index: int, arm: Arm) -> Observation:
+        return one(index, arm, revenue=generator.uniform(8, 12) + (5 if arm == "candidate" else 0))
+
+    verdict = run(JudgePolicy(metrics=("error_rate", "revenue:higher"), margin=0.1), 20_000, 7, make)
+    assert verdict.action == "promote"
+    finding = codec.typed(verdict.evidence["findings"][1], findings.Finding)
+    low, high = finding.interval
+    assert 0 < low < 5 < high
+    assert finding.margin * finding.unit == pytest.approx(-1, abs=0.1)  # a tenth of ten may be lost
+
+
 @pytest.mark.parametrize(("floor", "action"), [(0.0, "roll_back"), (50.0, "promote")])
 def test_a_slowness_below_the_floor_is_not_slow(floor: float, action: str) -> None:
     policy = JudgePolicy(metrics=("error_rate", "latency_p95"), margin=0.02, latency_floor_ms=floor)

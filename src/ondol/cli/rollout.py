@@ -101,7 +101,7 @@ def _show_findings(status: dict[str, Any]) -> None:
     columns = [_column(codec.typed(one, Finding)) for one in status["findings"]]
     if columns:
         rows = [(name, *(column[name] for column in columns)) for name in columns[0] if name]
-        output.table(("", *(column[""] for column in columns)), rows)
+        output.table(("", *(column[""] for column in columns)), [row for row in rows if any(row[1:])])
 
 
 def _column(one: Finding) -> dict[str, str]:
@@ -109,6 +109,7 @@ def _column(one: Finding) -> dict[str, str]:
     from ondol.rollout import findings
 
     more = "not in sight" if one.more_requests is None else str(one.more_requests)
+    (low, high), accepted = one.interval, one.margin * one.unit
     return {
         "": f"{one.variant} {one.metric}".strip(),
         "candidate": findings.shown(one, one.candidate),
@@ -116,8 +117,8 @@ def _column(one: Finding) -> dict[str, str]:
         "stable": findings.shown(one, one.stable),
         "  requests ": str(one.stable_n),
         "units compared": str(one.units),
-        "difference (95 %)": f"{one.low * one.scale:+.3g} … {one.high * one.scale:+.3g}",
-        "  accepted below": f"{one.margin * one.scale:.3g}",
+        "difference (95 %)": f"{low:+.3g} … {high:+.3g}",
+        "  accepted below": f"{accepted:.3g}" if accepted >= 0 else f"above {accepted:.3g}",
         "evidence: worse": findings.e_shown(one.harm),
         "  rolled back at": findings.e_shown(one.harm_at),
         "e-value: safe": findings.e_shown(one.safe),

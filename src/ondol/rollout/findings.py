@@ -57,7 +57,8 @@ class Finding:
 
     safe_at: float
     low: float
-    """Confidence sequence (95 %, valid at all times) of candidate - stable, in `scale`."""
+    """Confidence sequence (95 %, valid at all times) of candidate - stable, in `scale`; of stable - candidate where a
+    higher number is better, so that it always grows with harm."""
 
     high: float
     margin: float
@@ -85,6 +86,17 @@ class Finding:
 
     paired: bool = False
     """Both arms answered the same requests."""
+
+    @property
+    def unit(self) -> float:
+        """What 1 of `low`, `high` and `margin` is as a difference candidate - stable, in the metric's own units."""
+        return -self.scale if self.metric.endswith(streams.HIGHER) else self.scale
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The confidence sequence of candidate - stable, in the metric's own units."""
+        low, high = sorted((self.low * self.unit, self.high * self.unit))
+        return low, high
 
 
 def finding(

@@ -13,6 +13,9 @@ from ondol.rollout import calibration, eprocess
 from ondol.rollout.eprocess import Block
 from ondol.rollout.tallies import Kind, Reference, Regime, Tally, Totals
 
+HIGHER = ":higher"
+"""Ends the name of a signal of which a higher number is better."""
+
 _LABELS = 16  # labels with a centre of their own; further ones (a regression's) share one
 
 
@@ -244,8 +247,8 @@ class Signal(Mean):
 
     def __init__(self, name: str, spending: Spending, relative_margin: float) -> None:
         super().__init__(name, spending)
-        self.higher_is_better = name.endswith(":higher")
-        self.key = name.removesuffix(":higher")
+        self.higher_is_better = name.endswith(HIGHER)
+        self.key = name.removesuffix(HIGHER)
         self._relative = relative_margin
         self._reference = Reference()
         self._regime: tuple[float, float, float] | None = None

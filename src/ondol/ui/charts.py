@@ -69,13 +69,14 @@ def lines(
 
 
 def band(points: Sequence[tuple[float, float, float, float]], margin: float, *, label: str, x_label: str = "") -> str:
-    """Draw an interval that narrows: (x, low, middle, high), the line at 0 and the margin that is accepted."""
+    """Draw an interval that narrows: (x, low, middle, high), the line at 0 and the margin that is accepted, a fall when
+    it is negative."""
     if len(points) < 2:
         return ""
     right = points[-1][0] or 1.0
     # The first intervals are as wide as can be: the scale is that of the later half.
     seen = [value for _, low, _, high in points[len(points) // 2 :] for value in (low, high)]
-    low, high = min(*seen, 0.0), max(*seen, margin)
+    low, high = min(*seen, 0.0, margin), max(*seen, 0.0, margin)
     room = (high - low) * 0.1 or 1.0
     low, high = low - room, high + room
     across, up = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
@@ -94,7 +95,7 @@ def band(points: Sequence[tuple[float, float, float, float]], margin: float, *, 
         parts.append(f'<line class="{name}" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         if name == "margin":
             at = f'x="{WIDTH - _RIGHT}" y="{y - 5:.1f}"'
-            parts.append(f'<text class="tick" {at} text-anchor="end">≤ {value:.3g}</text>')
+            parts.append(f'<text class="tick" {at} text-anchor="end">{"≤" if value >= 0 else "≥"} {value:.3g}</text>')
         elif value == 0.0 or abs(y - y_of(0.0)) > 14:
             parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_tick(value)}</text>')
     middle = " ".join(place(x, one) for x, _, one, _ in points)

@@ -36,11 +36,12 @@ def of_rollout(store: Store, rollout: Rollout, words: Words) -> list[tuple[str, 
     ]
     for index, last in enumerate(looks[-1][1]):
         rows = [(x, found[index]) for x, found in looks if found[index].units > 1]
-        factor = 100 * last.scale if _is_share(last) else last.scale
-        points = [(x, factor * one.low, factor * (one.low + one.high) / 2, factor * one.high) for x, one in rows]
+        factor = 100 if _is_share(last) else 1
+        between = [(x, *(factor * end for end in one.interval)) for x, one in rows]
+        points = [(x, low, (low + high) / 2, high) for x, low, high in between]
         name = f"{last.variant} {last.metric}".strip() + (" (%)" if _is_share(last) else "")
         label = words("{metric}: candidate − stable, 95 % at all times", metric=name)
-        drawn.append((label, charts.band(points, factor * last.margin, label=label, x_label=x_label)))
+        drawn.append((label, charts.band(points, factor * last.margin * last.unit, label=label, x_label=x_label)))
     return [(title, svg) for title, svg in drawn if svg]
 
 
