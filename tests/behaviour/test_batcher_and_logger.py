@@ -92,6 +92,11 @@ def test_payloads_are_sent_as_cloudevents_and_tried_again(plane: Plane, receiver
     assert {name: sent[name] for name in expected} == expected
     assert {"ce-time", "ce-recordedtime"} <= sent.keys()
     serving_tools.wait(lambda: "ondol_payload_events_delivered_total 3" in plane.client.get("/metrics").text)
+    scored = plane.client.post(
+        "/endpoints/delay/invocations", json={"inputs": X[:1].tolist()}, headers={"ce-id": "e-2"}
+    )
+    assert scored.json() == {"predictions": Y[:1].tolist()}
+    serving_tools.wait(lambda: [headers["ce-id"] for headers, _ in receiver.events].count("e-2") == 2)
 
 
 def together(plane: Plane, *rows: Any) -> list[Any]:

@@ -67,6 +67,12 @@ def test_metadata_is_kept_as_kubernetes_keeps_it(http: httpx.Client, store: Stor
     assert (after["status"], after["spec"]) == ({"url": "http://theirs"}, seen["spec"])
 
 
+def test_only_a_kind_itself_has_a_short_name(http: httpx.Client) -> None:
+    listed = http.get("/apis/serving.kserve.io/v1beta1", headers={"accept": "application/json"}).json()["resources"]
+    named = {one["name"]: one.get("shortNames") for one in listed}
+    assert named == {"inferenceservices": ["isvc"], "inferenceservices/status": None}
+
+
 def test_a_stale_writer_loses(http: httpx.Client) -> None:
     first = create(http)
     path = f"{ISVC}/delay"

@@ -250,6 +250,7 @@ class KServeDoor:
         try:
             _only("POST", method)
             service = invocations.service_of(named, headers, self.models)
+            answer = self.around.tapped(service, "mlflow", headers, body, answer, False)
             if not self._forward(service, "mlflow", method, path, headers, body, answer, started, False):
                 self._ask(Call(self.find(service), "mlflow", headers, body, answer, started), invocations.read)
         except Exception as error:  # noqa: BLE001 - the connection and the process must live on

@@ -118,10 +118,9 @@ def resources(registry: Registry, group: str, version: str) -> Json:
             "kind": kind.kind,
             "verbs": list(kind.verbs),
         }
+        of_status = {**one, "name": f"{kind.plural}/status", "singularName": "", "verbs": _STATUS_VERBS}
         one |= {"shortNames": list(kind.short_names)} if kind.short_names else {}
         one |= {"categories": list(kind.categories)} if kind.categories else {}
-        found.append(one)
-        if kind.has_status:
-            found.append({**one, "name": f"{kind.plural}/status", "singularName": "", "verbs": _STATUS_VERBS})
+        found += [one, of_status] if kind.has_status else [one]
     version_name = f"{group}/{version}" if group else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version_name, "resources": found}
