@@ -16,6 +16,8 @@ from ondol.records.rollout import JudgePolicy, Observation, Rollout, Route
 from ondol.rollout import controller, panel, split, watching
 from ondol.store import loads, observations, releases, rollouts, routes
 from ondol.store.connection import Store
+from ondol.ui import evidence_plots
+from ondol.ui.words import Words
 
 POLICY = JudgePolicy(metrics=("error_rate",), margin=0.02, min_requests=100)
 
@@ -236,5 +238,7 @@ def test_scores_and_business_numbers_that_arrive_later_count_once(store: Store) 
     assert decision.reason.startswith("loss worse by")
     revenue = decision.evidence["facts"]["metrics"][1]
     assert revenue["stable_n"] + revenue["candidate_n"] == 3000
+    drawn = [title for title, _ in evidence_plots.of_rollout(store, only(store), Words("en"))]
+    assert "revenue:higher: candidate − stable, 95 % at all times" in drawn
     with pytest.raises(errors.InputError, match="nan"):
         observations.signal(store, {"q1": {"quality": float("nan")}})

@@ -6,6 +6,7 @@ Must not decide: the decisions that were made are shown beside it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from ondol.records.rollout import Observation, Rollout
@@ -59,12 +60,25 @@ def _ended(store: Store, rollout: Rollout) -> Looks:
 
 
 def _looked(store: Store, rollout: Rollout) -> Looks:
-    return look_back(rollout, [one for _, one in observations.of_rollout(store, rollout.id)])
+    news = observations.news(store, rollout.id)
+    labels = {one.id: one.label for one in news.labelled}
+    late: dict[str, dict[str, float]] = {}
+    for one in news.signalled:
+        late.setdefault(one.id, {}).update(one.signals)
+    rows = [
+        replace(one, label=labels.get(one.id, one.label), signals={**late.get(one.id, {}), **one.signals})
+        for one in news.served
+    ]
+    return look_back(rollout, rows, news.about_units)
 
 
-def look_back(rollout: Rollout, rows: Sequence[Observation]) -> Looks:
-    """Return what the judge knew after every so many requests; labels count as known from the start."""
+def look_back(
+    rollout: Rollout, rows: Sequence[Observation], about_units: Sequence[tuple[str, str, float]] = ()
+) -> Looks:
+    """Return what the judge knew after every so many requests; what came later counts as known from the start."""
     panel, every = Panel.of(rollout), max(len(rows) // _LOOKS, 1)
+    for unit, name, value in about_units:
+        panel.add_unit_signal(unit, name, value)
     looks = []
     for number, one in enumerate(rows, 1):
         panel.add(one)
