@@ -74,12 +74,8 @@ class Archive:
         """
         for segment in segments.every(self._store, service, since, until):
             yield from _exchanges(self._blobs.get_bytes(segment.blob), since, until)
-        position = 0
-        while True:
-            page, position = observations.exchanges_after(self._store, service, position, _PAGE, since, until)
+        for page in observations.exchanges_between(self._store, service, since, until):
             yield from page
-            if len(page) < _PAGE:
-                return
 
     def find(self, requests: Iterable[str]) -> list[Observation]:
         """Return the moved requests of these ids, without labels that arrived later."""
