@@ -104,7 +104,7 @@ def identity(found: Running, work: Work) -> Row:
 
 
 def measure(server: Server, work: Work, seconds: float, folder: Path, result: Result) -> None:
-    """Start a server, check it, run every cell."""
+    """Start a server, check it, run every cell; then start it once more."""
     cores = (0, 1) if (os.cpu_count() or 1) > 1 and hasattr(os, "sched_setaffinity") else (None, None)
     where = folder / f"{server.name}-{work.name}"
     with running(server, work, where, cores[0]) as found:
@@ -134,8 +134,12 @@ def measure(server: Server, work: Work, seconds: float, folder: Path, result: Re
                 flush=True,
             )
         about["loaded_mb"] = round(found.megabytes(), 1)
-        result.servers.append(about)
-        print(f"{work.name:<9} {json.dumps(about)}", flush=True)
+    with running(server, work, where.with_name(where.name + servers.AGAIN), cores[0]) as found:
+        about["restart_s"] = round(found.first_answer_seconds, 2)
+        about["restart_cpu_s"] = round(found.cpu_seconds(), 2)
+        about["restart_mb"] = round(found.megabytes(), 1)
+    result.servers.append(about)
+    print(f"{work.name:<9} {json.dumps(about)}", flush=True)
 
 
 def _measure_twice(server: Server, work: Work, seconds: float, folder: Path, result: Result) -> None:
@@ -211,7 +215,7 @@ def summary(result: Result, load_before: tuple[float, ...]) -> Row:
         figures[f"{model}_1row_c64_cpu_ratio"] = cpu and round(cpu[1] / max(cpu[0], 1e-6), 2)
         found = best(result, model, 1, 1, "p50_ms")
         figures[f"{model}_1row_c1_p50_ms"] = found and {"ours": found[0], "best_peer": found[1], "peer": found[2]}
-    for figure in ("loaded_mb", "first_answer_s", "first_answer_cpu_s"):
+    for figure in ("loaded_mb", "first_answer_s", "first_answer_cpu_s", "restart_s", "restart_cpu_s"):
         mine = [row[figure] for row in result.servers if row["server"] == "ondol"]
         peers = [(row[figure], row["server"]) for row in result.servers if row["server"] != "ondol"]
         if mine and peers:

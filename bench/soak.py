@@ -1,8 +1,9 @@
 """A soak: the data plane at 80 % of its load for ten minutes; memory must stay flat and nothing may fail.
 
-`python bench/soak.py [--seconds 600] [--share 0.8]`. Requests of every kind are mixed: V1 and V2, JSON and raw tensors,
-one row and many, ones with a trace, ones that are wrong and must be refused. First the most it can answer is measured,
-then requests come at a share of it, whether the earlier ones were answered or not. Memory is the process' own (PSS).
+`make bench-soak`, or `python bench/soak.py [--seconds 600] [--share 0.8] [--plot FILE.svg]`. Requests of every kind are
+mixed: V1 and V2, JSON and raw tensors, one row and many, ones with a trace, ones that are wrong and must be refused.
+First the most it can answer is measured, then requests come at a share of it, whether the earlier ones were answered or
+not. Memory is the process' own (PSS); it is drawn over time, too.
 The last line is one JSON object; the exit code is 1 when a request got another status than it should, or memory grew.
 """
 
@@ -26,12 +27,14 @@ from sklearn.linear_model import LogisticRegression
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
+from bench.peers import plot  # noqa: E402
 from tests.behaviour import serving_tools  # noqa: E402
 from tests.conftest import new_settings  # noqa: E402
 
 from ondol.base.settings import Address  # noqa: E402
 from ondol.store.connection import Store  # noqa: E402
 
+PLOT = ROOT / "bench" / "results" / "soak.svg"
 CONNECTIONS = 32
 COLUMNS = 30
 SATURATE_SECONDS = 5.0
@@ -196,6 +199,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--share", type=float, default=0.8, help="of the most it can answer (default: 0.8)")
+    parser.add_argument("--plot", type=Path, default=PLOT, help="memory over time (default: bench/results/soak.svg)")
     chosen = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="ondol-soak-"))
     home = new_settings(folder)
@@ -214,6 +218,9 @@ def main() -> int:
             seen, memory = await soak(clients, mix, rate, chosen.seconds, plane.process.pid)
             for client in clients:
                 client.close()
+            chosen.plot.parent.mkdir(parents=True, exist_ok=True)
+            title = f"Memory (PSS, MB) of the data plane, {rate:.0f} requests a second"
+            plot.memory(chosen.plot, memory, chosen.seconds, title)
             return report(seen, memory, peak, rate, chosen.seconds)
 
         found = asyncio.run(run())

@@ -1,4 +1,4 @@
-"""The serving benchmark as bars in an SVG: requests a second on a logarithmic axis."""
+"""The serving benchmarks as SVG: requests a second as bars on a logarithmic axis, memory over time as a line."""
 
 from __future__ import annotations
 
@@ -35,6 +35,30 @@ def write(target: Path, cells: list[dict[str, Any]]) -> None:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y}" role="img" '
         f'aria-label="Requests a second, logarithmic"><style>{style}</style>'
         f'<rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>\n',
+        encoding="utf-8",
+    )
+
+
+def memory(target: Path, megabytes: list[float], seconds: float, title: str) -> None:
+    """Write memory over time, from zero."""
+    height, top = 220, 1.15 * max(megabytes)
+    room, base = _WIDTH - _LEFT - 20, height - 30
+    points = " ".join(
+        f"{_LEFT + room * place / max(1, len(megabytes) - 1):.1f},{base - (base - _HEAD) * value / top:.1f}"
+        for place, value in enumerate(megabytes)
+    )
+    marks = "".join(
+        f'<text x="{_LEFT - 8}" y="{base - (base - _HEAD) * value / top + 4:.1f}" text-anchor="end">{value:.0f}</text>'
+        for value in (0.0, max(megabytes))
+    )
+    target.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
+        f'aria-label="Memory over time"><style>text{{font:12px sans-serif;fill:#343a40}}</style>'
+        f'<rect width="100%" height="100%" fill="#fff"/><text x="10" y="20">{escape(title)}</text>{marks}'
+        f'<line x1="{_LEFT}" y1="{base}" x2="{_WIDTH - 20}" y2="{base}" stroke="{_GREY}"/>'
+        f'<polyline points="{points}" fill="none" stroke="{_COLOURS["ondol"]}" stroke-width="2"/>'
+        f'<text x="{_LEFT}" y="{height - 10}">0 s</text>'
+        f'<text x="{_WIDTH - 20}" y="{height - 10}" text-anchor="end">{seconds:.0f} s</text></svg>\n',
         encoding="utf-8",
     )
 

@@ -24,6 +24,9 @@ from ondol.store.connection import Store
 
 HERE = Path(__file__).resolve().parent
 Rows = list[list[float]]
+AGAIN = "-again"
+"""What the folder of a second start is called beside the first one's; who keeps something finds it there."""
+
 _QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
@@ -105,11 +108,13 @@ def ours() -> Server:
     """Our data plane with its request log on, as `ondol up` starts it."""
 
     def start(work: Work, port: int, folder: Path) -> Start:
-        home = folder / "home"
+        home = folder.with_name(folder.name.removesuffix(AGAIN) + "-home")
+        begins = not home.exists()
         with Store(home / "ondol.db") as store:
             digest = Blobs(home / "blobs").put_path(work.folder)
             release = releases.put(store, work.name, ModelManifest(digest, str(work.folder)))
-            routes.put(store, Route(work.name, "model", release.digest))
+            if begins:
+                routes.put(store, Route(work.name, "model", release.digest))
         where = f"127.0.0.1:{port}"
         command = [sys.executable, "-m", "ondol.app.dataplane", "--home", str(home), "--listen", where]
         return Start(command, folder=folder)
