@@ -57,12 +57,15 @@ def test_the_table_says_what_was_decided(flights: Played) -> None:
 
 
 def test_the_loop_does_what_it_is_for(flights: Played) -> None:
-    """No verdict is scripted, but on this data nothing else would be right."""
+    """No verdict is scripted, and every canary is drawn anew: of the two close ones one may stay open or be missed.
+
+    `docs/benchmarks.md` counts how often over seeds and splits; both in one play is a bug and not chance.
+    """
     verdicts = {one["what"]: one["verdict"] for one in flights[1]["happened"]}
     assert verdicts["first model"] == "pass"
-    assert verdicts["more trees"] == "promoted"
     assert verdicts["units bug"] in ("rolled_back", "gate: fail")
-    assert verdicts["stale join"] in ("rolled_back", "gate: fail")
+    assert verdicts["more trees"] in ("promoted", "undecided")
+    assert verdicts["more trees"] == "promoted" or verdicts["stale join"] in ("rolled_back", "gate: fail")
 
 
 def test_every_decision_is_made_again_from_its_evidence(flights: Played) -> None:
