@@ -13,10 +13,10 @@ demo: .venv/runtime.done   ## Run the whole loop on real data, in about two minu
 
 test: .venv/dev.done   ## Install what tests need, then run every test, slow ones too
 	@sh tools/system_packages.sh
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2
 
 explore: .venv/dev.done   ## Draw at random, 20 times as many examples for the tests that draw (EXPLORE=100 make explore)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m hypothesis --explore $(EXPLORE)
+	@$(BIN)/python -m pytest -n 2 -m hypothesis --explore $(EXPLORE)
 
 lint: .venv/dev.done   ## Style, types, import contracts, shape
 	$(BIN)/ruff check .

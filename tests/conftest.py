@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from ondol.app import listen
 from ondol.app import running as processes
@@ -36,21 +39,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+class _ByNeed(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives tests to workers one by one; those of a module that makes something for them all, as a whole."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return module if _shares(module) else nodeid
+
+
+@functools.cache
+def _shares(module: str) -> bool:
+    text = (Path(__file__).parent.parent / module).read_text(encoding="utf-8")
+    return 'scope="module")' in text or 'scope="session")' in text
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByNeed:
+    """What a module shares is made once, in the worker that runs it (`xdist_group` does nothing in pytest 9.2)."""
+    return _ByNeed(config, log)
+
+
 @pytest.hookimpl(trylast=True)  # after the plugin that marks what hypothesis drives
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    times: int = config.getoption("--explore")
     for item in items:
-        if isinstance(item, pytest.Function):
-            _keep_together(item)
-            if config.getoption("--explore") and item.get_closest_marker("hypothesis"):
-                _explore(item, config.getoption("--explore"))
-
-
-def _keep_together(item: pytest.Function) -> None:
-    """Run the tests that share what their module has made for them in one worker: it is made once."""
-    module = item.nodeid.partition("::")[0]
-    used = (fixture for found in item._fixtureinfo.name2fixturedefs.values() for fixture in found)
-    if any(fixture.baseid == module and fixture.scope != "function" for fixture in used):
-        item.add_marker(pytest.mark.xdist_group(module))
+        if times and isinstance(item, pytest.Function) and item.get_closest_marker("hypothesis"):
+            _explore(item, times)
 
 
 def _explore(item: pytest.Function, times: int) -> None:

@@ -23,7 +23,7 @@ from ondol.app import running
 from ondol.base import errors
 from ondol.base.settings import Settings
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("supervisor")]
+pytestmark = pytest.mark.slow
 PATIENCE = 180.0
 
 
