@@ -146,7 +146,7 @@ def test(as_json: bool) -> int:
     def show() -> None:
         output.table(
             ("target", "sent", "error"),
-            [(one["target"], one["sent"], one["error"]) for one in results],
+            [(one["target"], "yes" if one["sent"] else "no", one["error"]) for one in results],
             empty='ondol.yaml names no target: add `alerts: [{webhook: "${ALERT_WEBHOOK}"}]`',
         )
 
