@@ -45,8 +45,8 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Held:
     """A run in a process of its own that has finished its first step and waits in its second."""
 
-    def __init__(self, samples: Path, home: Settings, folder: Path, how: str) -> None:
-        self.source, self.home, self.how = samples / "held.yaml", home, how
+    def __init__(self, samples: Path, home: Settings, folder: Path, how: str, *before: str) -> None:
+        self.source, self.home, self.how, self.before = samples / "held.yaml", home, how, before
         self.path, self.gate = folder / "lines.txt", folder / "gate"
         self.process = self.start("")
         tools.wait_until(lambda: len(self.lines()) == 2)
@@ -57,7 +57,8 @@ class Held:
 
     def start(self, resume: str) -> subprocess.Popen[bytes]:
         arguments = [str(part) for part in (self.home.home, self.source, self.path, self.gate)]
-        return subprocess.Popen([sys.executable, "-c", _RUN, *arguments, resume, self.how], stderr=subprocess.PIPE)
+        words = [*self.before, sys.executable, "-c", _RUN, *arguments, resume, self.how]
+        return subprocess.Popen(words, stderr=subprocess.PIPE)
 
     def parameters(self) -> dict[str, str]:
         return {"path": str(self.path), "gate": str(self.gate)}
@@ -130,6 +131,18 @@ def test_an_interrupted_runner_stops_its_steps_and_says_so(held: Held, home: Set
     assert tools.task(left, "hold").state == "cancelled"
     held.gate.touch()
     assert tools.run(held.source, store, home, resume=left.id).state == "succeeded"
+
+
+def test_a_run_that_a_script_started_in_its_background_is_stopped_too(
+    samples: Path, home: Settings, store: Store, tmp_path: Path
+) -> None:
+    held = Held(samples, home, tmp_path, "", "sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+    try:
+        held.process.send_signal(signal.SIGINT)
+        held.process.wait(30)
+    finally:
+        held.end()
+    assert runs.get(store, "latest").state == "cancelled"
 
 
 def test_a_run_that_is_running_is_not_resumed_a_second_time(held: Held, home: Settings, store: Store) -> None:

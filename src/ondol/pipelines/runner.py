@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -202,10 +204,17 @@ def _owned(folder: Path, run_id: str) -> Iterator[None]:
             raise errors.ConflictError(
                 f"run {run_id!r} is running", way_out=f"`ondol pipeline show {run_id}` follows it.", code="CON-010"
             ) from None
+        _heed_a_stop()
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _heed_a_stop() -> None:
+    """Listen to SIGINT, by which runs are stopped: what a script starts in its background is born deaf to it."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _check_debug(compiled: Compiled, debug: str) -> None:
