@@ -381,6 +381,15 @@ def test_compressed_bodies_are_read_within_the_limit(plane: Plane) -> None:
     for encoding, data in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body))):
         answer = plane.client.post(url, content=data, headers={**headers, "content-encoding": encoding})
         assert answer.json() == {"predictions": LINEAR.predict(X[:2]).tolist()}
+    many = json.dumps({"instances": X[:200].tolist()}).encode()  # enough to be inflated beside the event loop
+    packed = gzip.compress(many)
+    assert len(packed) > 4 * 1024
+    answer = plane.client.post(url, content=packed, headers={**headers, "content-encoding": "gzip"})
+    assert answer.json() == {"predictions": LINEAR.predict(X[:200]).tolist()}
+    for path, status in (("/v1/models/nobody:predict", 404), ("/nowhere", 404)):
+        assert plane.client.post(path, content=packed, headers={"content-encoding": "gzip"}).status_code == status
+    cut = plane.client.post(url, content=packed[:-4], headers={**headers, "content-encoding": "gzip"})
+    assert (cut.status_code, cut.json()["code"]) == (400, "INP-374")
     bomb = gzip.compress(b" " * (65 * 1024 * 1024))
     assert plane.client.post(url, content=bomb, headers={**headers, "content-encoding": "gzip"}).status_code == 413
     for encoding, data in (("gzip", body), ("gzip", gzip.compress(body)[:-4]), ("br", body)):
