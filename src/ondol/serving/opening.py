@@ -99,7 +99,7 @@ def load_release(
     """
     manifest = releases.model_manifest(release)
     path = files_of(blobs, manifest)
-    engines = None if safe else engines
+    engines = None if safe or not manifest.artifact else engines
     if engines is not None and (kept := engines.find(manifest.artifact, manifest.format, dialect)) is not None:
         loading.check_files(path, manifest.artifact)
         if (model := _of_kept(release, manifest, kept)) is not None:
