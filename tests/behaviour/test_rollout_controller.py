@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ondol.app.demo import trial
 from ondol.base import errors
 from ondol.records.release import ModelManifest
 from ondol.records.rollout import JudgePolicy, Observation, Rollout, Route
@@ -242,3 +243,15 @@ def test_scores_and_business_numbers_that_arrive_later_count_once(store: Store) 
     assert "revenue:higher: candidate − stable, 95 % at all times" in drawn
     with pytest.raises(errors.InputError, match="nan"):
         observations.signal(store, {"q1": {"quality": float("nan")}})
+
+
+def test_a_trial_is_given_up_once_and_not_after_its_verdict(store: Store) -> None:
+    """The demo runs out of requests while the judge decides: whoever is first counts, and neither is an error."""
+    _, candidate = serve(store)
+    undecided = controller.start(store, "s", candidate, POLICY)
+    assert trial.give_up(store, undecided, "no more requests").state == "aborted"
+    assert trial.give_up(store, undecided, "again").reason.endswith("no more requests")
+    decided = controller.start(store, "s", candidate, POLICY)
+    loads.put(store, "s", candidate, "Loaded")
+    controller.promote(store, "s")
+    assert trial.give_up(store, decided, "no more requests").state == "promoted"

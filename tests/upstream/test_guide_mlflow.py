@@ -43,7 +43,7 @@ def run_script(text: str, url: str, folder: Path) -> str:
         env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "MLFLOW_TRACKING_URI": url, "MLFLOW_DISABLE_TELEMETRY": "1"},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

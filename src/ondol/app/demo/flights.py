@@ -18,7 +18,7 @@ from ondol.data import examples
 from ondol.loop import cycle, standing, walking
 from ondol.pipelines import runner
 from ondol.records.rollout import Decision, Rollout
-from ondol.rollout import controller, watching
+from ondol.rollout import watching
 from ondol.store import releases, rollouts, routes
 
 MODEL = "flights"
@@ -113,8 +113,9 @@ def _candidate(stage: Stage, flights: ModuleType, name: str, parameters: dict[st
         ended = _trial(stage, flights, rollout, CANARY_MONTH)
         verdict, why = ended.state, ended.reason
         if ended.state == "progressing":
-            verdict, why = "undecided", watching.verdict(stage.store, ended).reason
-            controller.abort(stage.store, MODEL, f"the month ended before the evidence did: {why}")
+            why = watching.verdict(stage.store, ended).reason
+            ended = trial.give_up(stage.store, ended, f"the month ended before the evidence did: {why}")
+            verdict, why = ("undecided", why) if ended.state == "aborted" else (ended.state, ended.reason)
     if "bug" in name or "stale" in name:
         verdict = verdict if verdict in ("rolled_back",) or verdict.startswith("gate") else f"{verdict} (missed)"
     stage.tell(ACT, name, verdict, why)

@@ -5,6 +5,7 @@ Nothing here knows what a candidate is, or how it should be judged.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +25,7 @@ from ondol.records.rollout import Rollout
 from ondol.retrieval import index as indexing
 from ondol.rollout import controller
 from ondol.store import rollouts
+from ondol.store.connection import Store
 
 _IN_A_ROW = 5  # failed questions after which an application is not asked any more: it is down, not bad
 
@@ -129,11 +131,18 @@ def _trial(stage: Stage, service: str, rollout: Rollout, rounds: int) -> Rollout
                 break
     finally:
         chat.close()
-    if not wait(ended, 2.0):
-        controller.abort(stage.store, service, "the questions ended before the evidence did")
-    final = rollouts.get(stage.store, rollout.id)
+    wait(ended, 2.0)
+    final = give_up(stage.store, rollout, "the questions ended before the evidence did")
     stage.teller.finish("canary", f"{final.state}: {final.reason}")
     return final
+
+
+def give_up(store: Store, rollout: Rollout, reason: str) -> Rollout:
+    """End a trial whose requests are used up, unless the judge does so meanwhile; return it as it ended."""
+    while (found := rollouts.get(store, rollout.id)).state == "progressing":
+        with contextlib.suppress(errors.ConflictError, errors.StateError):  # the judge moved or ended it meanwhile
+            controller.abort(store, rollout.service, reason)
+    return found
 
 
 def wait(done: Callable[[], bool], seconds: float) -> bool:
