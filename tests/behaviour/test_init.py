@@ -123,7 +123,11 @@ def test_numbers_and_several_classes(tmp_path: Path) -> None:
     folder, plan = made(tmp_path, frame.drop(columns=["grade"]), "price", "one")
     assert (plan.task, plan.positive) == ("regression", None)
     assert run_steps(folder, plan, tmp_path / "table.csv")[2]["r2"] > 0.95
-    assert project.load(folder).models["one"].gate.primary == "absolute_error"
+    read = project.load(folder)
+    assert read.models["one"].gate.primary == "absolute_error"
+    policy = read.policy("one")
+    assert policy.quality_loss == "absolute"
+    assert policy.quality_scale == pytest.approx(frame["price"].std(), rel=0.01)
     assert "PREDICT_PROBA" not in (folder / "serving.yaml").read_text(encoding="utf-8")
     folder, plan = made(tmp_path, frame.drop(columns=["price"]), "grade", "two")
     assert (plan.task, plan.target_type) == ("multiclass", "integer")

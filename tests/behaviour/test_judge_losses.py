@@ -58,7 +58,18 @@ def test_an_absolute_error_is_measured_in_the_unit_that_counts_as_one() -> None:
 
 @pytest.mark.parametrize(
     ("prediction", "label"),
-    [([1, 0], 1), ([1], [1, 0]), ({"answer": "네"}, 1), (None, 1), ([[0.2, 0.9]], 1), ([[0.2, 0.8]], 5), ([], [])],
+    [
+        ([1, 0], 1),
+        ([1], [1, 0]),
+        ({"answer": "네"}, 1),
+        (None, 1),
+        ([[0.2, 0.9]], 1),
+        ([[0.2, 0.8]], 5),
+        ([], []),
+        ([12.5], 10),
+        ([10.0], 9.5),
+        ([0.7], "yes"),
+    ],
 )
 def test_what_does_not_fit_is_no_loss_at_all(prediction: Any, label: Any) -> None:
     assert loss(prediction, label) is None

@@ -143,9 +143,8 @@ def test_a_copy_is_compared_and_changes_nothing(plane: Plane, tmp_path: Path) ->
     other = plane.release("m", WRONG, tmp_path / "wrong")
     routed = routes.get(plane.store, "m")
     assert routed is not None
-    routes.put(plane.store, replace(routed, candidate=other.digest, mirror=100.0, weight=0.0, salt="dark"))
+    move(plane, candidate=other.digest, mirror=100.0, weight=0.0, salt="dark")
     plane.wait_for("m", other.digest)
-    serving_tools.wait(lambda: bool([one for one in seen(plane, "m", False, 0) if one.arm == "stable"]))
     for index in range(20):
         answer = plane.predict("m", X[:4].tolist(), x_request_id=f"dark-{index}")
         assert answer.json()["predictions"] == RIGHT.predict(X[:4]).tolist()

@@ -269,6 +269,7 @@ def values_of(plan: Plan, frame: pd.DataFrame, source: str, data: str) -> dict[s
         "slices": slices,
         "primary": "absolute_error" if plan.task == "regression" else "log_loss",
         "margin": float(f"{spread * 0.01:.3g}") if plan.task == "regression" else 0.01,
+        "spread": float(f"{spread:.3g}"),
         "min_samples": max(10, min(200, test_rows)),
         "metrics": {
             "binary": ["roc_auc", "log_loss", "brier", "calibration_error", "accuracy"],

@@ -66,6 +66,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, float) and not value.is_integer()
+
+
 def _of_one(prediction: Any, label: Any, policy: JudgePolicy) -> float | None:
     kind = policy.quality_loss
     if isinstance(prediction, list):
@@ -73,6 +77,8 @@ def _of_one(prediction: Any, label: Any, policy: JudgePolicy) -> float | None:
     if kind == "auto":
         probability = isinstance(prediction, float) and 0 <= prediction <= 1 and not prediction.is_integer()
         kind = "brier" if probability and label in (0, 1) else "zero_one"
+        if kind == "zero_one" and (_is_fraction(prediction) or _is_fraction(label)):
+            return None  # a quantity: never exactly right, so every model would be as wrong as any other
     if kind == "zero_one":
         if isinstance(prediction, float) and not prediction.is_integer() and label in (0, 1):
             prediction = int(prediction >= 0.5)

@@ -139,9 +139,15 @@ class Drills:
         return np.asarray(model.predict(frame), dtype=np.float64)
 
     def _damage(self, mutant: Any) -> float:
-        """Return the expected loss of a mutant against the champion: exact for the Brier score of probabilities."""
-        rows = self._traffic.rows[:1000]
-        return float(np.mean((self._answers(mutant, rows) - self._answers(self._champion, rows)) ** 2))
+        """Return the expected loss of a mutant against the champion: exact for the Brier score of probabilities, else
+        how much, or how often, it answers otherwise."""
+        rows, policy = self._traffic.rows[:1000], self._stage.project.policy(self._stage.model)
+        apart = np.abs(self._answers(mutant, rows) - self._answers(self._champion, rows))
+        if callable(getattr(self._champion, "predict_proba", None)):
+            return float(np.mean(apart**2))
+        if policy.quality_loss == "absolute":
+            return float(np.mean(np.minimum(apart / policy.quality_scale, 1.0)))
+        return float(np.mean(apart > 0))
 
     def _release(self, name: str, mutation: Mutation) -> str:
         """Make a release of a mutant and let it pass its gate: from here on it is a candidate like any other."""
