@@ -16,6 +16,7 @@ import os
 import platform
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ CELLS = ((1, 1), (1, 64), (32, 1), (32, 64))
 """Rows of a request, connections."""
 
 WARM_UP_SECONDS = 1.0
+SETTLE_SECONDS = 5.0
+"""What a server does just after its first answer is over by then: cells measure serving, not starting."""
+
 CHECKED_ROWS = 256
 Row = dict[str, Any]
 
@@ -117,6 +121,7 @@ def measure(server: Server, work: Work, seconds: float, folder: Path, result: Re
             "idle_mb": round(found.megabytes(), 1),
             **identity(found, work),
         }
+        time.sleep(SETTLE_SECONDS)
         for rows, connections in CELLS:
             file = bodies(server, work, rows, where)
             path = server.path(work)
@@ -204,6 +209,16 @@ def ratio(result: Result, model: str, rows: int, connections: int, *, batching: 
     return round(found[0] / found[1], 2) if found else None
 
 
+def smallest(result: Result, model: str, figure: str) -> Row | None:
+    """Return our figure of a process and the smallest of the peers' with the same model."""
+    here = {row["server"]: row[figure] for row in result.servers if row["model"] == model}
+    mine = here.pop("ondol", None)
+    if mine is None or not here:
+        return None
+    peer = min(here, key=lambda name: float(here[name]))
+    return {"ours": mine, "best_peer": here[peer], "peer": peer}
+
+
 def summary(result: Result, load_before: tuple[float, ...]) -> Row:
     """Return the last line."""
     figures: Row = {f"{model}_1row_c64_ratio": ratio(result, model, 1, 64) for model in ("logistic", "forest")}
@@ -216,11 +231,7 @@ def summary(result: Result, load_before: tuple[float, ...]) -> Row:
         found = best(result, model, 1, 1, "p50_ms")
         figures[f"{model}_1row_c1_p50_ms"] = found and {"ours": found[0], "best_peer": found[1], "peer": found[2]}
     for figure in ("loaded_mb", "first_answer_s", "first_answer_cpu_s", "restart_s", "restart_cpu_s"):
-        mine = [row[figure] for row in result.servers if row["server"] == "ondol"]
-        peers = [(row[figure], row["server"]) for row in result.servers if row["server"] != "ondol"]
-        if mine and peers:
-            value, name = min(peers)
-            figures[figure] = {"ours": max(mine), "best_peer": value, "peer": name}
+        figures[figure] = {model: smallest(result, model, figure) for model in ("logistic", "forest")}
     ours = ("ondol", "scikit-learn", "numpy", "uvicorn", "uvloop", "httptools", "msgspec")
     return figures | {
         "errors": sum(cell["errors"] for cell in result.cells),

@@ -24,7 +24,7 @@ def write(target: Path, cells: list[dict[str, Any]]) -> None:
         title = f"{model}, {rows} row{'s' if rows > 1 else ''} a request, {connections} connection" + "s" * (
             connections > 1
         )
-        parts.append(f'<text x="10" y="{y + 16}" class="title">{escape(title)}: requests a second</text>')
+        parts.append(f'<text x="10" y="{y + 16}" class="title">{escape(title)}: requests a second (logarithmic)</text>')
         y += _HEAD - 8
         for cell in sorted(here, key=lambda one: -float(one["requests_per_second"])):
             parts.append(_bar(cell, y, top))
