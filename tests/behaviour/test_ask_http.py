@@ -18,7 +18,7 @@ from ondol.base.progress import SILENT
 from ondol.cli.main import cli
 from ondol.formats import project as projects
 from ondol.records.retrieval import IndexOptions
-from ondol.records.rollout import Route
+from ondol.records.rollout import Observation, Route
 from ondol.retrieval import index as indexes
 from ondol.serving import application_release
 from ondol.store import loads, observations, routes, usage
@@ -159,13 +159,18 @@ def test_a_unit_may_be_written_in_any_script(served: Home, ask: Any) -> None:
 
 
 def test_answers_are_scored_as_they_are_given(served: Home, ask: Any) -> None:
-    before = len(observations.of_service(served.store, "writer"))
-    ask("writer", QUESTION)
+    question = "모델을 롤백하는 명령은?"  # nobody else's: earlier answers may still be on their way into the log
+    ask("writer", question)
     served.script.append("서울은 한국의 수도이며 강이 흐릅니다. [1]")
-    ask("writer", QUESTION)
-    wait(lambda: len(observations.of_service(served.store, "writer")) == before + 2)
-    right, wrong = observations.of_service(served.store, "writer")[before:]
-    assert json.loads(right.features) == {"question": QUESTION}
+    ask("writer", question)
+
+    def mine() -> list[Observation]:
+        features = {"question": question}
+        return [one for one in observations.of_service(served.store, "writer") if json.loads(one.features) == features]
+
+    wait(lambda: len(mine()) == 2)
+    answers = {json.loads(one.prediction)["answer"]: one for one in mine()}
+    wrong, right = answers["서울은 한국의 수도이며 강이 흐릅니다. [1]"], answers[ANSWER]
     assert right.signals["faithfulness"] == 1.0
     assert wrong.signals["faithfulness"] == 0.0
     assert 0.0 <= right.signals["answer_relevancy"] <= 1.0

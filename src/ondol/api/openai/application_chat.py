@@ -86,6 +86,7 @@ class ApplicationChat:
                 return await self._stream(application, call, span, headers, send, receive, seen)
             answered = await application.answer(call.ask, span)
             seen.done(200, answered)
+            span.finish()  # before it is answered: who has the trace's name may look for it
             await replies.send_json(
                 send, 200, _body(headers["x-request-id"], call.model, answered), _costs(headers, answered)
             )
@@ -141,6 +142,7 @@ class ApplicationChat:
                     await out.event(_chunk(identifier, call.model, {"content": part}))
             assert answered is not None  # a stream ends with it
             seen.done(200, answered)
+            span.finish()
             last = _chunk(identifier, call.model, {}, answered.finish)
             await out.event({**last, "ondol": described(answered)})
             if call.include_usage:

@@ -128,6 +128,7 @@ class Gateway:
             await self._settle(call, TokenUsage(_input(call), 0, estimated=True), "error")
             raise
         await self._settle(call, usage, "ok")
+        call.span.finish()  # before it is answered: who has the trace's name may look for it
         await replies.send_bytes(send, 200, data, _with_cost(call), b"application/json")
         return 200
 
@@ -135,6 +136,7 @@ class Gateway:
         """Answer by a model that has no HTTP of its own (LangChain's)."""
         answer = await call.model.complete(_as_request(call.body))
         await self._settle(call, answer.usage, "ok")
+        call.span.finish()
         await replies.send_json(send, 200, completion(call.span.id, call.spec.text, answer), _with_cost(call))
         return 200
 
@@ -150,6 +152,7 @@ class Gateway:
         try:
             await self._pass_events(call, response, events, bool(wanted))
             await self._settle(call, call.usage or _so_far(call), "ok")
+            call.span.finish()
             await events.end()
         except replies.GoneAway:
             call.span.error = "the caller hung up"
@@ -232,6 +235,7 @@ class Gateway:
                 return await _pass_error(call, response, data, send)
             usage = openai_compatible.read_usage(_object(data).get("usage"))
             await self._settle(call, usage or TokenUsage(given, 0, estimated=True), "ok")
+            span.finish()
             await replies.send_bytes(send, 200, data, _with_cost(call), b"application/json")
             return 200
         finally:
