@@ -80,7 +80,7 @@ def manifest(name: str = "delay", **predictor: Any) -> Json:
 
 def client(url: str) -> httpx.Client:
     """Return a plain HTTP client of the door."""
-    return httpx.Client(base_url=url, timeout=30)
+    return httpx.Client(base_url=url, timeout=120)
 
 
 class Kubectl:
@@ -99,7 +99,7 @@ class Kubectl:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=180,
             env={**os.environ, "HOME": str(self._folder), **environment},
         )
         assert done.returncode == expect, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"

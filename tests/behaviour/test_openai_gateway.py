@@ -163,7 +163,7 @@ def test_other_apis_are_refused_by_name(home: LLMHome) -> None:
     ],
 )
 def test_bad_bodies_are_clear_errors(home: LLMHome, body: bytes, status: int, said: str) -> None:
-    answer = httpx.post(f"{home.url}/chat/completions", content=body)
+    answer = httpx.post(f"{home.url}/chat/completions", content=body, timeout=120)
     assert answer.status_code == status
     assert said in answer.json()["error"]["message"]
 

@@ -106,8 +106,8 @@ def test_logs_are_followed_until_the_run_has_ended(samples: Path, home: Settings
     )
     time.sleep(0.2)
     (tmp_path / "gate").touch()
-    said, _ = follower.communicate(timeout=60)
-    assert running.wait(60) == 0
+    said, _ = follower.communicate(timeout=180)
+    assert running.wait(180) == 0
     assert follower.returncode == 0
     assert all(" | " in line for line in said.splitlines())
 
@@ -121,7 +121,7 @@ class Session:
             os.execvpe(command[0], command, environ)
         self.said = ""
 
-    def until(self, text: str, seconds: float = 60.0) -> None:
+    def until(self, text: str, seconds: float = 180.0) -> None:
         deadline = time.monotonic() + seconds
         while text not in self.said:
             assert time.monotonic() < deadline, self.said

@@ -79,7 +79,7 @@ def test_from_apply_to_delete(ondol: Ondol, store: Store) -> None:
     status = {"observedGeneration": 2, "conditions": [{"type": "Ready", "status": "True"}]}
     timer = threading.Timer(1.0, resources.set_status, (store, "InferenceService", "default", "delay", status))
     timer.start()
-    assert ondol("wait", "isvc/delay", "--timeout", "30") == f"{label} condition met\n"
+    assert ondol("wait", "isvc/delay", "--timeout", "180") == f"{label} condition met\n"
     timer.join()
     assert ondol("delete", "isvc", "delay") == 'inferenceservice.serving.kserve.io "delay" deleted\n'
     assert "NOF-006" in ondol("get", "isvc", "delay", expect=1)
@@ -123,12 +123,12 @@ def test_a_running_ondol_serves_what_is_applied(running: RunningOndol, tmp_path:
     service = manifest("through-the-door")
     service["spec"]["predictor"]["model"]["storageUri"] = f"file://{tmp_path}"
     command = Ondol(running.settings)
-    ready = command("apply", "-f", "-", "--wait", "90", text=json.dumps(service))
+    ready = command("apply", "-f", "-", "--wait", "180", text=json.dumps(service))
     assert "through-the-door is ready at http://" in ready
     by_file = Ondol(running.settings, "--kubeconfig", str(kubeconfig.path_of(running.settings.home)))
     shown = json.loads(by_file("get", "isvc", "through-the-door", "--json"))
     assert shown["status"]["modelStatus"]["transitionStatus"] == "UpToDate"
-    answer = httpx.post(shown["status"]["url"], json={"instances": numbers[:4].tolist()})
+    answer = httpx.post(shown["status"]["url"], json={"instances": numbers[:4].tolist()}, timeout=120)
     assert len(answer.json()["predictions"]) == 4
     by_file("delete", "isvc", "through-the-door")
 

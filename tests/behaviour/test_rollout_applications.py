@@ -36,7 +36,7 @@ metadata: {{temperature: 0}}
 """
 PROJECT = """
 name: t
-llms: {{fake: {{base_url: {url}, price: {{input: 1, output: 2}}, timeout: 10}}}}
+llms: {{fake: {{base_url: {url}, price: {{input: 1, output: 2}}, timeout: 120}}}}
 prompts: prompts/
 applications:
   support: {{llm: fake/model, prompt: prompts/qa.yaml}}
@@ -75,11 +75,11 @@ class Home:
             "user": f"user-{number}",
             "messages": [{"role": "user", "content": f"number {number} please"}],
         }
-        given = httpx.post(f"{self.settings.data.url}/openai/v1/chat/completions", json=body, timeout=30)
+        given = httpx.post(f"{self.settings.data.url}/openai/v1/chat/completions", json=body, timeout=120)
         assert given.status_code == 200, given.text
         right = "right" in given.json()["choices"][0]["message"]["content"]
         score = {"request": given.headers["x-request-id"], "name": "quality", "value": float(right)}
-        posted = httpx.post(f"{self.settings.data.url}/ondol/v1/metrics", json={"metrics": [score]}, timeout=30)
+        posted = httpx.post(f"{self.settings.data.url}/ondol/v1/metrics", json={"metrics": [score]}, timeout=120)
         assert posted.json()["new"] == 1, posted.text
         return given.headers["x-ondol-arm"]
 

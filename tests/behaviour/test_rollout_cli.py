@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,14 @@ class Shell:
         assert code == 0
         return json.loads(out)
 
-    def traffic(self, n: int, broken: bool) -> None:
+    def route(self) -> Route:
+        """Return the route as it is, but that units are split alike in every run."""
         route = routes.get(self.store, "delay")
         assert route is not None
+        return replace(route, salt="salt")
+
+    def traffic(self, n: int, broken: bool) -> None:
+        route = self.route()
         arms = {f"r{index}": split.assign(route, f"r{index}") for index in range(n)}
         observations.append(
             self.store,
@@ -79,9 +84,7 @@ def test_a_trial_from_start_to_promotion_by_hand_and_back(shell: Shell) -> None:
     assert shell.json("release", "show", short)["decisions"][0]["reason"] == "확인함"
     code, out, _ = shell("release", "rollback", "delay")
     assert (code, "is served by" in out) == (0, True)
-    route = routes.get(shell.store, "delay")
-    assert route is not None
-    assert route.stable == shell.stable
+    assert shell.route().stable == shell.stable
 
 
 def test_status_shows_the_evidence_and_json_has_all_of_it(shell: Shell) -> None:
@@ -135,8 +138,7 @@ def test_an_a_b_test_of_three_on_the_command_line(shell: Shell) -> None:
         "revenue:higher", "--unit", "cookie:session",
     )  # fmt: skip
     assert (started["policy"]["decide_on"], started["policy"]["steps"]) == ("revenue:higher", [66.67])
-    route = routes.get(shell.store, "delay")
-    assert route is not None
+    route = shell.route()
     assert route.unit == "cookie:session"
     roles = {one["digest"]: one["role"] for one in shell.json("release", "list", "delay")}
     assert (roles[shell.candidate], roles[third]) == ("candidate 33.335 %", "third 33.335 %")

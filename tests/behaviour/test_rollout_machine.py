@@ -50,9 +50,10 @@ class Rollouts(RuleBasedStateMachine):
         routes.put(self.store, Route("s", "model", self.digests[0]))
 
     def route(self) -> Route:
+        """Return the route as it is, but that units are split alike in every run."""
         route = routes.get(self.store, "s")
         assert route is not None
-        return route
+        return replace(route, salt="salt")
 
     @rule(which=st.integers(0, 2), policy=st.sampled_from(POLICIES), third=st.booleans())
     def start(self, which: int, policy: JudgePolicy, third: bool) -> None:

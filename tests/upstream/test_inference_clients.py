@@ -53,7 +53,7 @@ def client(plane: Plane, program: str) -> Any:
             print("ANSWER " + json.dumps(found))
         """
     text = textwrap.dedent(head) + textwrap.dedent(program)
-    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
     return json.loads(line.removeprefix("ANSWER "))

@@ -67,7 +67,7 @@ def test_kserves_clients_make_a_graph_and_ask_it(home: Settings, store: Store, t
         plane.serve("double", LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0]), tmp_path / "double")
         client = kserve.KServeClient(config_file=str(Kubectl(url, tmp_path).config))
         client.create_inference_graph(graph)
-        client.wait_ig_ready("twice", "default", timeout_seconds=30, polling_interval=1)
+        client.wait_ig_ready("twice", "default", timeout_seconds=180, polling_interval=1)
         address = client.get_inference_graph("twice", "default")["status"]["url"]
         assert asyncio.run(ask(kserve, address)) == {"predictions": [pytest.approx(8)]}
         client.delete_inference_graph("twice", "default")

@@ -253,8 +253,8 @@ def wait_for(mine: str, other: str, seconds: float) -> bool:
 
 @dsl.pipeline(name="together")
 def together(left: str, right: str):
-    wait_for(mine=left, other=right, seconds=30.0)
-    wait_for(mine=right, other=left, seconds=30.0)
+    wait_for(mine=left, other=right, seconds=120.0)
+    wait_for(mine=right, other=left, seconds=120.0)
 
 
 @dsl.pipeline(name="imported")

@@ -102,7 +102,7 @@ def hog(megabytes: int) -> int:
     import time
 
     block = bytearray(megabytes * 1_000_000)
-    time.sleep(1)
+    time.sleep(1 if megabytes < 100 else 120)  # whoever is over the limit is there when somebody looks
     return len(block)
 
 
@@ -116,7 +116,7 @@ def sleep_with_child(seconds: int, note: str):
     import subprocess
     import time
 
-    child = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True)
     with open(note, "w") as file:
         file.write(str(child.pid))
     time.sleep(seconds)
@@ -128,18 +128,24 @@ def deadline(seconds: int, note: str):
 
 
 @component
-def stamp() -> list:
+def meet(mine: str, other: str, patience: float) -> bool:
+    """Says whether the other step came while this one ran."""
+    import os
     import time
 
-    begin = time.time()
-    time.sleep(0.3)
-    return [begin, time.time()]
+    open(mine, "w").close()
+    until = time.time() + patience
+    while time.time() < until and not os.path.exists(other):
+        time.sleep(0.01)
+    met = os.path.exists(other) and not os.path.exists(other + ".ended")
+    open(mine + ".ended", "w").close()
+    return met
 
 
 @dsl.pipeline(name="weights")
-def weights():
-    for _ in range(2):
-        stamp().set_cpu_request("2").set_caching_options(False)
+def weights(left: str, right: str, patience: float):
+    for mine, other in ((left, right), (right, left)):
+        meet(mine=mine, other=other, patience=patience).set_cpu_request("2").set_caching_options(False)
 
 
 @dsl.container_component
