@@ -50,12 +50,17 @@ class Watched:
 
 
 def look(store: Store, blobs: Blobs, service: str, spec: Watched) -> Decision | None:
-    """Judge the next full window of labelled requests; return the decision, or None when there is none yet."""
+    """Judge the next full window of labelled requests; return the decision, or None when there is none yet.
+
+    The decision, what later windows are compared with and the position move on at once: a crash before it looks at the
+    same window again, and of several conductors one decides.
+    """
     route = routes.get(store, service)
     if route is None:
         return None
     fact, window = f"quality/{service}/position", spec.monitor.window
-    seen = _seen(counters.fact(store, fact))
+    known = counters.fact(store, fact)
+    seen = _seen(known)
     found = observations.labels_after(store, seen.position, window)
     if len(found) < window:
         return None
@@ -63,18 +68,23 @@ def look(store: Store, blobs: Blobs, service: str, spec: Watched) -> Decision | 
     fresh = [one for one in fresh if one.service == service and not one.shadow]
     waiting = [*seen.waiting, *(one.id for one in fresh)]
     if len(waiting) < window:
-        counters.put_fact(store, fact, codec.plain(_Seen(found[-1][0], waiting)))
+        with store.write() as tx:
+            counters.move_in(tx, fact, known, codec.plain(_Seen(found[-1][0], waiting)))
         return None
     rows = sorted([*_requests(store, blobs, seen.waiting), *fresh], key=lambda one: one.at)[:window]
     mine = [one for one in rows if one.release == route.stable]
-    if spec.slices and not spec.features and (kept := reference.load(store, blobs, route.stable)) is not None:
-        spec = replace(spec, features=tuple(str(name) for name in kept.columns if name != reference.PREDICTION))
-    decision = _judge(store, service, route.stable, mine, spec)
-    if decision is not None:
-        rollouts.decide(store, decision)
+    if spec.slices and not spec.features and (frame := reference.load(store, blobs, route.stable)) is not None:
+        spec = replace(spec, features=tuple(str(name) for name in frame.columns if name != reference.PREDICTION))
     judged = {one.id for one in rows}
     left = [request for request in waiting if request not in judged]
-    counters.put_fact(store, fact, codec.plain(_Seen(found[-1][0], left)))
+    baseline = f"quality/{service}/baseline"
+    made = _judge(service, route.stable, mine, counters.fact(store, baseline) or {}, spec)
+    with store.write() as tx:
+        if not counters.move_in(tx, fact, known, codec.plain(_Seen(found[-1][0], left))) or made is None:
+            return None
+        decision, kept = made
+        rollouts.decide_in(tx, decision)
+        counters.put_fact_in(tx, baseline, kept)
     return decision
 
 
@@ -108,30 +118,34 @@ def _requests(store: Store, blobs: Blobs, names: Sequence[str]) -> list[Observat
     return sorted(observations.with_labels(store, [*here, *there]), key=lambda one: one.at)
 
 
-def _judge(store: Store, service: str, release: str, rows: list[Observation], spec: Watched) -> Decision | None:
+def _judge(
+    service: str, release: str, rows: list[Observation], kept: dict[str, Any], spec: Watched
+) -> tuple[Decision, dict[str, Any]] | None:
+    """Return the decision about a window and what later ones are compared with; None when nothing can be said.
+
+    :param kept: what earlier windows left; empty before the first.
+    """
     scored = [(one, loss) for one in rows if (loss := losses.of(one, spec.policy)) is not None]
     if len(scored) < max(_LEAST, spec.monitor.window // 2):
         return None  # another release answered most of them, or the labels do not fit
     current = _summary(scored, spec)
-    fact = f"quality/{service}/baseline"
-    kept = counters.fact(store, fact) or {}
     evidence: dict[str, Any] = {"release": release, "current": current, "margin": spec.policy.margin}
     if kept.get("release") != release:
-        counters.put_fact(store, fact, {"release": release, "windows": 0, **current})
         said = f"loss {current['loss']:.4g} over {len(scored):,} labelled requests: later windows are compared with it"
-        return _decision(service, "baseline", said, evidence)
+        return _decision(service, "baseline", said, evidence), {"release": release, "windows": 0, **current}
     number = int(kept["windows"]) + 1
     alpha = spec.monitor.alpha * 6 / (math.pi**2 * number**2)
     tests = compare(kept, current, spec.policy.margin)
     worse = [one for one in tests if one["q_value"] <= alpha]
-    counters.put_fact(store, fact, {**kept, "windows": number})
+    after = {**kept, "windows": number}
     evidence |= {"baseline": kept, "tests": tests, "window": number, "alpha": alpha}
     change = f"loss {kept['loss']:.4g} → {current['loss']:.4g} over {len(scored):,} labelled requests"
     if not worse:
-        return _decision(service, "stable", change, evidence)
+        return _decision(service, "stable", change, evidence), after
     where = ", ".join(one["slice"] or "all requests" for one in worse[:3])
     margin = spec.policy.margin
-    return _decision(service, "degraded", f"quality fell by more than {margin:g} in {where}: {change}", evidence)
+    said = f"quality fell by more than {margin:g} in {where}: {change}"
+    return _decision(service, "degraded", said, evidence), after
 
 
 def verdict_of(evidence: dict[str, Any]) -> str:

@@ -41,6 +41,15 @@ _SECONDS = 0.4  # of embedding in one look: the conductor has other things to do
 _BEHIND = 4  # windows that wait before older ones are skipped: a busy application is sampled
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What follows from a window."""
+
+    decision: Decision
+    kept: dict[str, Any]
+    """What later windows are compared with; empty before there is something."""
+
+
 @dataclass(slots=True)
 class Questions:
     """The watch over all applications of a home.
@@ -57,37 +66,58 @@ class Questions:
     """By service and question: of the window that is being embedded. Lost with the process, and made again."""
 
     def look(self, service: str, spec: QuestionsSpec) -> Decision | None:
-        """Judge the next full window of an application; None when there is none, or it is not embedded yet."""
+        """Judge the next full window of an application; None when there is none, or it is not embedded yet.
+
+        The decision, what later windows are compared with and the position move on at once: a crash before it looks at
+        the same window again, and of several conductors one decides.
+        """
         route = routes.get(self.store, service)
         if not spec.window or route is None or route.kind != "application":
             return None
-        position = int(counters.fact(self.store, f"watch/{service}") or 0)
+        fact = f"watch/{service}"
+        known = counters.fact(self.store, fact)
+        position = int(known or 0)
         if not observations.has_after(self.store, service, position, spec.window):
             return None
-        position = self._skipped(service, position, spec)
+        if skipped := self._skipped(service, position, spec):
+            with self.store.write() as tx:
+                if not counters.move_in(tx, fact, known, skipped):
+                    return None
+            known = position = skipped
         found = observations.after(self.store, service, position, spec.window)
         end, asked = found[-1][0], [text for _, one in found if (text := question_of(one))]
         embedder = self.embedder()
-        decision = None
+        made = None
         if embedder is not None and embedder.dimensions:
             vectors = self._embedded(service, asked, embedder)
             if vectors is None:
                 return None
-            decision = self._judge(route, vectors, embedder.id, (position, end), spec)
+            made = self._judge(route, vectors, embedder.id, (position, end), spec)
         self._vectors.pop(service, None)
-        counters.put_fact(self.store, f"watch/{service}", end)
-        return decision
+        return self._decided(service, made, known, end)
+
+    def _decided(self, service: str, made: _Judged | None, known: Any, end: int) -> Decision | None:
+        """Keep everything that follows from a window, unless another conductor has done so meanwhile."""
+        fact = f"asked/{service}"
+        with self.store.write() as tx:
+            if not counters.move_in(tx, f"watch/{service}", known, end) or made is None:
+                return None
+            rollouts.decide_in(tx, made.decision)
+            before = counters.fact_in(tx, fact) or {}
+            counters.put_fact_in(tx, fact, made.kept)
+        if before.get("vectors") not in (None, made.kept.get("vectors")):
+            self.blobs.remove(before["vectors"])
+        return made.decision
 
     def _skipped(self, service: str, position: int, spec: QuestionsSpec) -> int:
-        """Return where the next window begins: older ones are left out when more wait than can be embedded."""
-        if not observations.has_after(self.store, service, position, _BEHIND * spec.window):
-            return position
-        begun = self._vectors.get(service)
-        if begun:
-            return position
-        skipped = observations.after(self.store, service, position, (_BEHIND - 1) * spec.window)
-        counters.put_fact(self.store, f"watch/{service}", skipped[-1][0])
-        return skipped[-1][0]
+        """Return where the next window begins when more wait than can be embedded, so that older ones are left out.
+
+        0: nothing is left out.
+        """
+        behind = observations.has_after(self.store, service, position, _BEHIND * spec.window)
+        if not behind or self._vectors.get(service):
+            return 0
+        return observations.after(self.store, service, position, (_BEHIND - 1) * spec.window)[-1][0]
 
     def _embedded(self, service: str, asked: list[str], embedder: Embedder) -> Matrix | None:
         """Return the vectors of a window, shape (n, d), or None when there was no time for all of them yet."""
@@ -102,20 +132,18 @@ class Questions:
 
     def _judge(
         self, route: Route, vectors: Matrix, embedder: str, window: tuple[int, int], spec: QuestionsSpec
-    ) -> Decision:
+    ) -> _Judged:
+        kept: dict[str, Any] = counters.fact(self.store, f"asked/{route.service}") or {}
         evidence: dict[str, Any] = {
             "release": route.stable, "window": list(window), "monitor": codec.plain(spec), "embedder": embedder,
         }  # fmt: skip
         if len(vectors) < max(_LEAST, _SHARE * spec.window):
             said = f"{len(vectors):,} of {spec.window:,} requests have a question that was answered and logged"
-            return self._decided(route, TOO_FEW, said, evidence)
-        kept = counters.fact(self.store, f"asked/{route.service}") or {}
+            return _Judged(_decision(route, TOO_FEW, said, evidence), kept)
         stale = kept.get("drifted") and kept.get("release") != route.stable
         if stale or kept.get("embedder") != embedder:
             said = f"{len(vectors):,} questions: later windows are compared with them"
-            decided = self._decided(route, "baseline", said, evidence)
-            self._keep(route, vectors, embedder)
-            return decided
+            return _Judged(_decision(route, "baseline", said, evidence), self._kept(route, vectors, embedder))
         with np.load(io.BytesIO(self.blobs.get_bytes(kept["vectors"])), allow_pickle=False) as file:
             before: Matrix = file["vectors"]
         options = Options(alpha=spec.alpha, effect=spec.effect)
@@ -123,33 +151,19 @@ class Questions:
         name = self._namer(releases.get(self.store, route.stable), embedder)
         report = embedding_drift.report(found, COLUMN, (len(before), len(vectors)), options, name)
         drifted = report.drifted
-        change = report.columns[0].change
-        said = f"what is asked {'changed' if drifted else 'is alike'} in {len(vectors):,} questions: {change}"
-        decided = self._decided(
-            route, "drift" if drifted else "stable", said, {**evidence, "report": codec.plain(report)}
-        )
+        said = f"what is asked {'changed' if drifted else 'is alike'} in {len(vectors):,} questions: "
+        said += report.columns[0].change
+        decision = _decision(route, "drift" if drifted else "stable", said, {**evidence, "report": codec.plain(report)})
         if not drifted and spec.reference == "last-good":
-            self._keep(route, vectors, embedder)
-        elif drifted != kept["drifted"] or kept["release"] != route.stable:
-            counters.put_fact(
-                self.store, f"asked/{route.service}", {**kept, "drifted": drifted, "release": route.stable}
-            )
-        return decided
+            return _Judged(decision, self._kept(route, vectors, embedder))
+        return _Judged(decision, {**kept, "drifted": drifted, "release": route.stable})
 
-    def _decided(self, route: Route, verdict: str, reason: str, evidence: dict[str, Any]) -> Decision:
-        made = Decision(ids.new_id("decision"), time.time(), route.service, "drift", verdict, reason, evidence)
-        rollouts.decide(self.store, made)
-        return made
-
-    def _keep(self, route: Route, vectors: Matrix, embedder: str) -> None:
+    def _kept(self, route: Route, vectors: Matrix, embedder: str) -> dict[str, Any]:
+        """Return what says that later windows are compared with this one; its vectors are a file of their own."""
         buffer = io.BytesIO()
         np.savez(buffer, vectors=vectors.astype(np.float32), service=np.array(route.service))  # nobody else's file
         blob = self.blobs.put_bytes(buffer.getvalue())
-        kept = {"vectors": blob, "embedder": embedder, "release": route.stable, "drifted": False}
-        before = counters.fact(self.store, f"asked/{route.service}") or {}
-        counters.put_fact(self.store, f"asked/{route.service}", kept)
-        if before.get("vectors") not in (None, blob):
-            self.blobs.remove(before["vectors"])
+        return {"vectors": blob, "embedder": embedder, "release": route.stable, "drifted": False}
 
     def _namer(self, release: Release, embedder: str) -> Callable[[embedding_drift.Floats], str]:
         """Return what names a topic: the nearest document of the application's index, or a number."""
@@ -164,6 +178,10 @@ class Questions:
             return seen.setdefault(centre.tobytes(), f"topic {len(seen) + 1}")
 
         return name
+
+
+def _decision(route: Route, verdict: str, reason: str, evidence: dict[str, Any]) -> Decision:
+    return Decision(ids.new_id("decision"), time.time(), route.service, "drift", verdict, reason, evidence)
 
 
 def question_of(one: Observation) -> str:

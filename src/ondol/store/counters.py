@@ -46,3 +46,11 @@ def fact_in(tx: Tx, name: str) -> Any:
     """`fact` as a part of a transaction."""
     row = tx.row("SELECT body FROM facts WHERE name = ?", (name,))
     return msgspec.json.decode(row["body"]) if row else None
+
+
+def move_in(tx: Tx, name: str, before: Any, after: Any) -> bool:
+    """Set a fact from what it was to what it shall be; False, and nothing changed, when it is something else by now."""
+    if fact_in(tx, name) != before:
+        return False
+    put_fact_in(tx, name, after)
+    return True
