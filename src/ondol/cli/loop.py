@@ -188,11 +188,10 @@ def rehearse(model: str, only: tuple[str, ...], requests: int, html: Path | None
       ondol loop rehearse --json --html scorecard.html
     """
     from ondol.app.rehearsal import page, play
-    from ondol.base import progress
     from ondol.cli.progress import Lines
     from ondol.records import codec
 
-    watch: Any = progress.SILENT if as_json else Lines()
+    watch = Lines(width=34, to_stderr=as_json)
     card = play.play(contexts.load_settings(), model, watch, only, requests)
     if html is not None:
         html.write_text(page.render(card), encoding="utf-8")

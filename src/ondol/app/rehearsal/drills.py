@@ -24,6 +24,7 @@ from ondol.app.rehearsal import stage as stages
 from ondol.app.rehearsal.stage import Stage
 from ondol.app.rehearsal.traffic import Traffic
 from ondol.base import errors, ids
+from ondol.records import codec
 from ondol.records.release import ModelManifest
 from ondol.records.rollout import Decision, Rollout
 from ondol.records.usage import Budget
@@ -63,6 +64,7 @@ class Outcome:
 class Trial:
     """What became of a candidate."""
 
+    injected: Mutation
     rollout: Rollout
     seconds: float
     sent: int
@@ -181,7 +183,7 @@ class Drills:
             with contextlib.suppress(errors.ConflictError, errors.StateError):  # it was decided meanwhile
                 controller.abort(stage.store, stage.model, "the drill's requests are used up")
         answered = sum(one.arm == "candidate" for _, one in observations.of_rollout(stage.store, rollout.id))
-        return Trial(rollouts.get(stage.store, rollout.id), seconds, sent, answered, said)
+        return Trial(mutation, rollouts.get(stage.store, rollout.id), seconds, sent, answered, said)
 
     def _told(self, kind: str, since: float) -> bool:
         def raised() -> bool:
@@ -228,9 +230,10 @@ class Drills:
         caught = trial.rollout.state == "rolled_back"
         happened = "rolled back once the labels came" if caught else trial.rollout.state
         self._back_to_champion()
-        evidence = {"reason": trial.rollout.reason, "sent": trial.sent}
         told = self._told("rollback", since) if caught else False
-        return Outcome("late labels", "rolled back", happened, caught, trial.seconds, trial.answered, told, evidence)
+        return Outcome(
+            "late labels", "rolled back", happened, caught, trial.seconds, trial.answered, told, _evidence(trial)
+        )
 
     def _slow(self) -> Outcome:
         since, watched = time.time(), self._stage.project.policy(self._stage.model).metrics
@@ -251,8 +254,7 @@ class Drills:
         wrong = trial.rollout.state == "rolled_back"
         happened = {"aborted": "still on trial, nothing held against it"}.get(trial.rollout.state, trial.rollout.state)
         self._back_to_champion()
-        evidence = {"reason": trial.rollout.reason, "sent": trial.sent}
-        return Outcome("equal model", "not rolled back", happened, not wrong, trial.seconds, 0, False, evidence)
+        return Outcome("equal model", "not rolled back", happened, not wrong, trial.seconds, 0, False, _evidence(trial))
 
     def _cost(self) -> Outcome:
         """Sixty calls at once of an expensive model, under a budget that pays for some of them."""
@@ -383,7 +385,8 @@ def _what_became(trial: Trial) -> str:
 
 def _evidence(trial: Trial) -> dict[str, Any]:
     reason = f"{trial.rollout.reason}: {trial.said}" if trial.said else trial.rollout.reason
-    return {"reason": reason, "sent": trial.sent, "answered_by_candidate": trial.answered}
+    numbers = {"sent": trial.sent, "answered_by_candidate": trial.answered}
+    return {"reason": reason, "injected": codec.plain(trial.injected), "rollout": trial.rollout.id, **numbers}
 
 
 def _has_loaded(stage: Stage, digest: str) -> bool:

@@ -15,6 +15,8 @@ from ondol.base import errors
 from ondol.base.progress import Progress
 from ondol.base.settings import Settings
 
+_WORDS = {True: "", False: "FAILED: ", None: "open: "}
+
 
 @dataclass(frozen=True, slots=True)
 class Scorecard:
@@ -74,7 +76,7 @@ def play(
                 watch.start(title)
                 outcome = _tried(title, run)
                 outcomes.append(outcome)
-                watch.finish(title, outcome.happened)
+                watch.finish(title, f"{_WORDS[outcome.passed]}{outcome.happened}")
     return Scorecard(name, tuple(outcomes), time.monotonic() - began, requests)
 
 

@@ -16,11 +16,10 @@ from typing import Any
 
 import yaml
 
-from ondol.app import looping, supervisor
+from ondol.app import listen, looping, supervisor
 from ondol.app.rehearsal import disguise
-from ondol.app.running import with_free_ports
 from ondol.base import errors, hashing
-from ondol.base.settings import PROJECT_FILE, Settings
+from ondol.base.settings import PROJECT_FILE, Address, Settings
 from ondol.formats import project as projects
 from ondol.loop import reference, walking
 from ondol.records.project import Project
@@ -83,8 +82,8 @@ def opened(source: Settings, model: str, folder: Path) -> Iterator[Stage]:
     project_folder = folder / "project"
     _copy_project(source.project, project_folder)
     home = project_folder / ".ondol"
-    settings = with_free_ports(
-        replace(source, home=home, project=project_folder, database_url="", artifacts="", safe=False, grpc_at="off")
+    settings = replace(
+        source, home=home, project=project_folder, database_url="", artifacts="", safe=False, grpc_at="off"
     )
     with contextlib.ExitStack() as stack:
         llm = stack.enter_context(FakeLLM([Reply("word " * 200)]))
@@ -95,6 +94,8 @@ def opened(source: Settings, model: str, folder: Path) -> Iterator[Stage]:
         original = _copy_champion(source, store, blobs, model)
         artifact = disguise.put(blobs, original, mutants.make(disguise.load(blobs, original), Mutation("none")))
         stack.callback(_end_walk, settings, model)
+        control, data = (Address("127.0.0.1", listen.free_port()) for _ in range(2))  # the project may be started, too
+        settings = replace(settings, control=control, data=data)
         stack.callback(supervisor.stop, settings)
         live = supervisor.ensure_running(settings)
         settings = replace(settings, control=live.control, data=live.data)
