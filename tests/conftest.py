@@ -189,14 +189,14 @@ class RunningOndol:
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningOndol]:
     """A whole Ondol, started once per session by the real supervisor on free ports."""
-    settings = new_settings(tmp_path_factory.mktemp("up"))
-    found = processes.ensure_running(settings, any_port=True)
+    settings = replace(new_settings(tmp_path_factory.mktemp("up")), control=ANY, data=ANY)
+    found = processes.ensure_running(settings, timeout=_READY_SECONDS)
     settings = replace(settings, control=found.control, data=found.data)
     try:
         with Store(settings.database) as opened:
             yield RunningOndol(found.control.url, found.data.url, settings, opened)
     finally:
-        processes.stop(settings)
+        processes.stop(settings, timeout=_READY_SECONDS)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.behaviour.serving_tools import READY_SECONDS
+
 from ondol.app import listen
 from ondol.app import running as processes
 from ondol.base.settings import Settings
@@ -69,7 +71,7 @@ class Demo:
 
     def stop(self) -> None:
         """Stop what it started."""
-        processes.stop(self.settings)
+        processes.stop(self.settings, timeout=READY_SECONDS)
 
 
 def new(folder: Path) -> Demo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,16 +104,27 @@ def passed(store: Store, version: str, because: str = "asked for") -> str:
     return digest
 
 
+def _names(prefix: str) -> Iterator[str]:
+    while True:
+        yield prefix + ids.new_id("r")
+
+
 def requests(store: Store, count: int, bad_candidate: bool = False, prefix: str = "") -> None:
-    """Serve some requests as the data plane would."""
+    """Serve some requests as the data plane would; every second one of a bad candidate fails.
+
+    The arms get exactly their shares: of units drawn at random the judge says once in a thousand trials, as it should,
+    that the split is broken.
+    """
     route = routes.get(store, MODEL)
     assert route is not None
-    batch = []
-    for number in range(count):
-        name = f"{prefix}{ids.new_id('r')}-{number}"
-        arm = split.assign(route, name) if route.candidate else "stable"
+    batch: list[Observation] = []
+    tried = 0
+    for number in range(1, count + 1):
+        arm = "candidate" if route.candidate and tried < number * route.weight / 100 - 0.5 else "stable"
+        name = next(one for one in _names(prefix) if split.assign(route, one) == arm)
+        tried += arm == "candidate"
         digest = route.candidate if arm == "candidate" else route.stable
-        status = 500 if bad_candidate and arm == "candidate" and number % 2 else 200
+        status = 500 if bad_candidate and arm == "candidate" and tried % 2 else 200
         batch.append(
             Observation(name, time.time(), MODEL, digest, arm, name, status, 1.0, route.rollout, weight=route.weight)
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ import joblib
 import numpy as np
 
 from ondol.app import listen
-from ondol.base.settings import Address, Settings
+from ondol.base.settings import OFF, Address, Settings
 from ondol.records.release import ModelManifest, Release
 from ondol.records.rollout import Route
 from ondol.store import loads, releases, routes
@@ -84,9 +86,22 @@ def release(store: Store, settings: Settings, name: str, model: Any, folder: Pat
 
 @contextmanager
 def running(settings: Settings, store: Store, grpc: bool = False) -> Iterator[Plane]:
-    """Start a data plane, wait until it is ready, and stop it at the end."""
-    grpc_at = f"127.0.0.1:{listen.free_port()}" if grpc else "off"
-    settings = replace(settings, data=Address("127.0.0.1", listen.free_port()), grpc_at=grpc_at)
+    """Start a data plane, wait until it is ready, and stop it at the end.
+
+    Its ports are bound here, as the supervisor does: one that was only found free might be taken until it starts.
+    """
+    with contextlib.ExitStack() as bound:
+        listening = bound.enter_context(listen.bind(Address("127.0.0.1", 0), "--data"))
+        listening.set_inheritable(True)
+        kept = bound.enter_context(listen.reserve(Address("127.0.0.1", 0), "--grpc")) if grpc else None
+        grpc_at = str(listen.address_of(kept)) if kept is not None else OFF
+        settings = replace(settings, data=listen.address_of(listening), grpc_at=grpc_at)
+        with _started(settings, store, listening) as plane:
+            yield plane
+
+
+@contextmanager
+def _started(settings: Settings, store: Store, listening: socket.socket) -> Iterator[Plane]:
     settings.logs.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable,
@@ -100,7 +115,11 @@ def running(settings: Settings, store: Store, grpc: bool = False) -> Iterator[Pl
         settings.grpc_at,
     ]
     with (settings.logs / "dataplane.log").open("ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", listen.FD_VARIABLE: str(listening.fileno())}
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=environment, pass_fds=[listening.fileno()]
+        )
+    listening.close()  # when it ends, nobody listens any more
     client = httpx.Client(base_url=settings.data.url, timeout=30.0)
     try:
         wait(lambda: process.poll() is not None or _ready(client))

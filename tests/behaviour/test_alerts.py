@@ -134,7 +134,7 @@ def test_secrets_are_in_no_row_and_no_log(
 def test_silenced_and_acknowledged_alerts_are_kept_and_not_sent(store: Store) -> None:
     with FakeInbox() as inbox:
         outbox = Outbox(store, alert_targets.read([AlertSpec(webhook=inbox.url)]))
-        quiet = alerts.silence(store, "drift", MODEL, time.time() + 60, "holidays")
+        quiet = alerts.silence(store, "drift", MODEL, time.time() + 3600, "holidays")
         silenced = raised(store)
         raised(store, "drift", "other")
         known = raised(store, "quality")

@@ -10,6 +10,7 @@ from typing import Any
 
 import openai
 import pytest
+from tests.behaviour.serving_tools import wait
 
 from ondol.base.progress import SILENT
 from ondol.records.retrieval import IndexOptions
@@ -357,8 +358,11 @@ def test_a_release_that_cannot_be_opened_is_reported_and_never_serves(home: LLMH
         model="plain", messages=[{"role": "user", "content": "How do I roll back a model?"}]
     )
     assert answer.headers["x-ondol-arm"] == "stable"
-    states = {one.release: one.state for one in loads.every(home.store, "plain")}
-    assert states[release.digest] == "FailedToLoad"
+    wait(
+        lambda: (
+            (release.digest, "FailedToLoad") in [(one.release, one.state) for one in loads.every(home.store, "plain")]
+        )
+    )
 
 
 def test_the_same_project_gives_the_same_release(home: LLMHome) -> None:

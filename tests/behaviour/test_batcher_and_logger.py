@@ -99,19 +99,25 @@ def test_payloads_are_sent_as_cloudevents_and_tried_again(plane: Plane, receiver
     serving_tools.wait(lambda: [headers["ce-id"] for headers, _ in receiver.events].count("e-2") == 2)
 
 
+PATIENT = 25_000
+"""Milliseconds: what is asked at once is one batch, however late its second half comes."""
+
+
 def together(plane: Plane, *rows: Any) -> list[Any]:
     with ThreadPoolExecutor(len(rows)) as threads:
         return [one.json() for one in threads.map(lambda one: plane.predict("delay", one), rows)]
 
 
 def test_a_batch_answers_in_kserves_shape_and_one_bad_row_harms_nobody_else(plane: Plane, tmp_path: Path) -> None:
-    batcher = {"maxBatchSize": 3, "maxLatency": 400}
-    resources.apply(plane.store, manifest(write(tmp_path / "model"), batcher=batcher))
+    uri = write(tmp_path / "model")
+    resources.apply(plane.store, manifest(uri, batcher={"maxBatchSize": 3, "maxLatency": PATIENT}))
+    resources.apply(plane.store, manifest(uri, "hasty", batcher={"maxBatchSize": 3, "maxLatency": 50}))
     settle(plane)
+    settle(plane, "hasty")
     first, second = together(plane, X[:2].tolist(), X[2:3].tolist())
     assert (first["message"], first["predictions"]) == ("", Y[:2].tolist())
     assert first["batchId"] == second["batchId"]
-    alone = plane.predict("delay", X[:1].tolist()).json()
+    alone = plane.predict("hasty", X[:1].tolist()).json()
     assert alone["predictions"] == Y[:1].tolist()
     good, bad = together(plane, X[:2].tolist(), [["wrong"]])
     assert good["predictions"] == Y[:2].tolist()
@@ -123,7 +129,7 @@ def test_a_batch_answers_in_kserves_shape_and_one_bad_row_harms_nobody_else(plan
 
 def test_a_process_gets_a_batch_as_one_request(plane: Plane) -> None:
     service = container("myorg/plain:v1", command=["python", "plain.py"])
-    service["spec"]["predictor"]["batcher"] = {"maxBatchSize": 2, "maxLatency": 2000}
+    service["spec"]["predictor"]["batcher"] = {"maxBatchSize": 2, "maxLatency": PATIENT}
     resources.apply(plane.store, service)
     settle(plane)
     first, second = together(plane, [1], [2])

@@ -78,7 +78,7 @@ def check(folder: Path, *arguments: str, text: str = "") -> subprocess.Completed
         cwd=folder,
         input=text,
         env=environment,
-        timeout=100,
+        timeout=240,
         check=False,
     )
 
@@ -158,7 +158,7 @@ def test_what_kustomize_builds_is_checked_from_standard_input(tmp_path: Path) ->
         "namePrefix: dev-\nresources: [base.yaml]\npatches: [{path: more.yaml}]\n"
     )
     built = subprocess.run(
-        ["kubectl", "kustomize", "."], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+        ["kubectl", "kustomize", "."], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=240
     )
     assert "dev-iris" in built.stdout
     done = check(tmp_path, "-", text=built.stdout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import httpx
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
+from tests.behaviour.serving_tools import wait
 from tests.conftest import ControlProcess, shared_folder
 
 from ondol.backends.kubernetes import rendering
@@ -132,21 +133,27 @@ def started(control: ControlProcess, service: str) -> Rollout:
     return controller.start(control.store, service, candidate, policy)
 
 
-def test_a_clusters_controllers_ask_and_are_answered(control: ControlProcess) -> None:
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    with httpx.Client(timeout=120) as made:
+        yield made
+
+
+def test_a_clusters_controllers_ask_and_are_answered(control: ControlProcess, client: httpx.Client) -> None:
     """What Argo's web metric, Flagger's Prometheus client and Flagger's webhooks send, and what they look at."""
     rollout = started(control, "judged-elsewhere")
     base = f"{control.url}/api/ondol/rollouts/{rollout.id}"
 
     def ask(query: str) -> float:
-        answer = httpx.get(f"{base}/prometheus/api/v1/query", params={"query": query})
+        answer = client.get(f"{base}/prometheus/api/v1/query", params={"query": query})
         assert answer.status_code == 200, answer.text
         return float(answer.json()["data"]["result"][0]["value"][1])
 
     def post(*given: dict[str, Any]) -> Any:
-        return httpx.post(f"{base}/observations", json={"observations": list(given)})
+        return client.post(f"{base}/observations", json={"observations": list(given)})
 
     assert (ask("vector(1)"), ask("ondol_rollout_harm"), ask(" ondol_rollout_verdict ")) == (1.0, 0.0, 0.0)
-    assert httpx.get(f"{base}/prometheus/api/v1/query", params={"query": "up"}).json()["errorType"] == "bad_data"
+    assert client.get(f"{base}/prometheus/api/v1/query", params={"query": "up"}).json()["errorType"] == "bad_data"
     healthy = [
         {"id": f"h{index}", "arm": "candidate" if index % 10 == 0 else "stable", "status": 200, "latency_ms": 5.0,
          "weight": 10.0}
@@ -154,19 +161,18 @@ def test_a_clusters_controllers_ask_and_are_answered(control: ControlProcess) ->
     ]  # fmt: skip
     assert post(*healthy).json() == {"received": 500, "new": 500}
     assert post(*healthy[:7]).json() == {"received": 7, "new": 0}  # sent again, counted once
-    verdict = httpx.get(f"{base}/verdict").json()
+    verdict = client.get(f"{base}/verdict").json()
     assert (verdict["verdict"], verdict["value"], verdict["harm"]) == ("go_on", 0.0, 0.0)
-    assert httpx.post(f"{base}/gates/promote").status_code == 409
+    assert client.post(f"{base}/gates/promote").status_code == 409
     broken = [
         {"id": f"b{index}", "arm": "candidate", "status": 500, "latency_ms": 5.0, "weight": 10.0} for index in range(5)
     ]
     assert post(*broken).json()["new"] == 5
-    deadline = time.monotonic() + 20
-    while (verdict := httpx.get(f"{base}/verdict").json())["verdict"] != "roll_back":
-        assert time.monotonic() < deadline
+    wait(lambda: client.get(f"{base}/verdict").json()["verdict"] == "roll_back")
+    verdict = client.get(f"{base}/verdict").json()
     assert (verdict["value"], verdict["harm"], ask("ondol_rollout_harm")) == (-1.0, 1.0, 1.0)
-    assert httpx.post(f"{base}/gates/roll_back").status_code == 200
-    assert httpx.post(f"{base}/gates/hold").status_code == 400
+    assert client.post(f"{base}/gates/roll_back").status_code == 200
+    assert client.post(f"{base}/gates/hold").status_code == 400
     for wrong, field in (
         ({**broken[0], "arm": "blue"}, "observations[0].arm"),
         ({**broken[0], "colour": 1}, "observations[0]"),
@@ -174,4 +180,4 @@ def test_a_clusters_controllers_ask_and_are_answered(control: ControlProcess) ->
     ):
         answer = post(wrong)
         assert (answer.status_code, answer.json()["where"]) == (400, field)
-    assert httpx.get(f"{control.url}/api/ondol/rollouts/nobody/verdict").status_code == 404
+    assert client.get(f"{control.url}/api/ondol/rollouts/nobody/verdict").status_code == 404

@@ -390,5 +390,5 @@ def test_it_stops_when_told_to(home: Settings, store: Store) -> None:
     thread = threading.Thread(target=Conductor(store, home, Hands()).run, args=(stop,))
     thread.start()
     stop.set()
-    thread.join(10)
+    thread.join(120)
     assert not thread.is_alive()

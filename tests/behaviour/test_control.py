@@ -24,7 +24,7 @@ from ondol.store import observations, releases, rollouts
 
 @pytest.fixture
 def http(control: ControlProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=control.url, timeout=30) as client:
+    with httpx.Client(base_url=control.url, timeout=120) as client:
         yield client
 
 
@@ -98,10 +98,11 @@ def test_beyond_loopback_everything_needs_the_key(tmp_path_factory: pytest.TempP
         url = f"http://127.0.0.1:{settings.control.port}"
         search = "/api/2.0/mlflow/experiments/search?max_results=1"
         for path in ("/", "/api/ondol/services", search, "/mlflow/"):
-            assert httpx.get(url + path).status_code == 401, path
-            assert httpx.get(url + path, headers={"Authorization": "Bearer s3cret"}).status_code == 200, path
+            assert httpx.get(url + path, timeout=120).status_code == 401, path
+            allowed = httpx.get(url + path, headers={"Authorization": "Bearer s3cret"}, timeout=120)
+            assert allowed.status_code == 200, path
         # The registry asks MLflow through the same door, so it must have the key too.
-        answer = httpx.get(f"{url}/api/ondol/registry/models", headers={"X-API-Key": "s3cret"}, timeout=30)
+        answer = httpx.get(f"{url}/api/ondol/registry/models", headers={"X-API-Key": "s3cret"}, timeout=120)
         assert answer.json() == []
     finally:
         end(process)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from pathlib import Path
 
 import pytest
@@ -185,9 +184,7 @@ def test_a_leaked_key_in_an_answer_is_stopped(rails: Guardrails) -> None:
     "text", ["가" * 1_000_000, "a1" * 50_000, "1-" * 50_000, "a@" * 50_000, "[" * 99_999, "가나 " * 33_000]
 )
 def test_a_megabyte_is_refused_and_hostile_text_costs_little(rails: Guardrails, text: str) -> None:
-    begun = time.monotonic()
-    decision = rails.check_input(text)
-    assert time.monotonic() - begun < 30  # a pattern that is not linear would take hours
+    decision = rails.check_input(text)  # a pattern that is not linear would take hours, and run into the time limit
     if len(text) > 100_000:
         assert (decision.allowed, decision.rail) == (False, "length")
         assert str(len(text)) in decision.text

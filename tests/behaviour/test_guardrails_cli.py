@@ -22,7 +22,14 @@ def run(tmp_path: Path) -> Any:
     def call(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "ondol.cli.main", *arguments]
         return subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, env=environment, input=stdin, timeout=60, check=False
+            command,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+            input=stdin,
+            timeout=240,
+            check=False,
         )
 
     return call

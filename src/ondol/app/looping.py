@@ -17,7 +17,7 @@ from ondol.registry.client import RegistryClient
 from ondol.store import loads, rollouts, routes
 from ondol.store.connection import Store
 
-_PATIENCE = 60.0  # seconds until something that should have begun has failed to begin
+_PATIENCE = 180.0  # seconds until something that should have begun has failed to begin
 
 
 def context(store: Store, settings: Settings, project: Project, progress: Progress) -> Context:

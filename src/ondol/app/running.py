@@ -24,7 +24,7 @@ from ondol.base.settings import OFF, Address, Settings
 from ondol.records import codec
 
 START_SECONDS = 90.0  # a cold control process compiles MLflow's 1,800 modules when there is no bytecode yet
-STOP_SECONDS = 15.0
+STOP_SECONDS = 60.0  # the supervisor gives its children ten; a busy machine is slow to let them end
 _STATE, _LOCK = "supervisor.json", "supervisor.lock"
 _started: list[subprocess.Popen[bytes]] = []  # they outlive us, or are reaped by `stop`
 

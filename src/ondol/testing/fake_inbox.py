@@ -56,7 +56,7 @@ class FakeInbox:
         """Where to mail to, on 127.0.0.1."""
         return int(self._smtp.server_address[1])
 
-    def wait(self, count: int, seconds: float = 20.0) -> bool:
+    def wait(self, count: int, seconds: float = 120.0) -> bool:
         """Wait until this many posts and mails have come; False when they do not."""
         deadline = time.monotonic() + seconds
         while len(self.posts) + len(self.mails) < count and time.monotonic() < deadline:

@@ -100,7 +100,10 @@ class LLMHome:
         return application_release.build_release(self.store, self.settings, name, spec, self.services.project.llms)
 
     def serve(self, name: str, candidate: str = "", weight: float = 0.0) -> Release:
-        """Release an application and send its traffic there."""
+        """Release an application, send its traffic there and wait until both releases are open, or cannot be opened.
+
+        :raises TimeoutError: when one is neither after three minutes.
+        """
         release = self.release(name)
         before = routes.get(self.store, name)
         route = Route(
@@ -108,7 +111,17 @@ class LLMHome:
         )
         routes.put(self.store, route)
         self.routes.refresh()
+        self._wait_opened(route)
         return release
+
+    def _wait_opened(self, route: Route) -> None:
+        """A candidate that is still being opened gets no traffic: whoever asks now would be answered by stable."""
+        assert self.door is not None
+        host, deadline = self.door.host, time.monotonic() + 180.0
+        while not all(host.get(one) is not None or host.why_not(one) for one in route.releases):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"a release of {route.service} was not opened")
+            time.sleep(0.005)
 
     def flush(self) -> None:
         """Wait until everything that happened is in the store."""

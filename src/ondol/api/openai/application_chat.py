@@ -161,6 +161,7 @@ class ApplicationChat:
                 raise
             span.error = error.message
             seen.done(replies.status_of(error), None)
+            span.finish()
             await out.event(replies.error_body(error))
             await out.end(done=False)
             return replies.status_of(error)

@@ -162,6 +162,7 @@ class Gateway:
             if not events.started:
                 raise
             call.span.error = error.message
+            call.span.finish()
             await events.event(replies.error_body(error))
             await events.end(done=False)
             return 502
@@ -285,6 +286,7 @@ async def _pass_error(call: _Call, response: Any, data: bytes, send: replies.Sen
         openai_compatible.check_status(status, data, call.spec.base_url or call.spec.text)
     except errors.UpstreamError as error:
         call.span.error = error.message
+        call.span.finish()  # before it is answered, as above
         own = status in (400, 404, 409, 413, 422, 429)
         body = replies.error_body(error)
         more = {name: response.headers[name] for name in ("retry-after",) if name in response.headers}

@@ -76,7 +76,7 @@ def _first(stage: Stage) -> None:
 
 
 def _wait_route(stage: Stage) -> str:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         if (route := routes.get(stage.store, MODEL)) is not None:
             return route.stable
@@ -155,6 +155,7 @@ def _trial(stage: Stage, flights: ModuleType, rollout: Rollout, month: int) -> R
     finally:
         client.close()
     trial.wait(ended, 3.0)
+    trial.wait_for_conductor(stage.store, rollout)
     final = rollouts.get(stage.store, rollout.id)
     undecided = final.state == "progressing"
     said = watching.verdict(stage.store, final).reason if undecided else final.reason

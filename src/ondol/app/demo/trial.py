@@ -23,10 +23,11 @@ from ondol.prompts import library
 from ondol.records.project import ApplicationSpec
 from ondol.records.rollout import Rollout
 from ondol.retrieval import index as indexing
-from ondol.rollout import controller
+from ondol.rollout import controller, watching
 from ondol.store import rollouts
 from ondol.store.connection import Store
 
+_PATIENCE = 60.0  # seconds the conductor is given to do what the judge says
 _IN_A_ROW = 5  # failed questions after which an application is not asked any more: it is down, not bad
 
 
@@ -129,12 +130,24 @@ def _trial(stage: Stage, service: str, rollout: Rollout, rounds: int) -> Rollout
                     break
             if ended() or wait(ended, 0.3):
                 break
+            wait_for_conductor(stage.store, rollout)
     finally:
         chat.close()
     wait(ended, 2.0)
+    wait_for_conductor(stage.store, rollout)
     final = give_up(stage.store, rollout, "the questions ended before the evidence did")
     stage.teller.finish("canary", f"{final.state}: {final.reason}")
     return final
+
+
+def wait_for_conductor(store: Store, rollout: Rollout) -> None:
+    """Wait until the conductor has done what the judge says of all that is logged: on a busy machine it looks late."""
+
+    def acted() -> bool:
+        found = rollouts.get(store, rollout.id)
+        return found.state != "progressing" or watching.verdict(store, found, brief=True).action in ("go_on", "bake")
+
+    wait(acted, _PATIENCE)
 
 
 def give_up(store: Store, rollout: Rollout, reason: str) -> Rollout:
