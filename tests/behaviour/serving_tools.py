@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,52 +82,44 @@ def release(store: Store, settings: Settings, name: str, model: Any, folder: Pat
     return releases.put(store, name, ModelManifest(digest, str(folder)))
 
 
+def start(home: Path, output: Any, grpc_at: str = OFF, cwd: Path | None = None) -> tuple[Any, Address]:
+    """Start a data plane; its port is bound here and handed over, so that nobody else takes it in between."""
+    with listen.bind(Address("127.0.0.1", 0), "--data") as listening:
+        listening.set_inheritable(True)
+        address = listen.address_of(listening)
+        places = ["--home", str(home), "--listen", str(address), "--grpc", grpc_at]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ondol.app.dataplane", *places],
+            stdout=output,
+            stderr=output,
+            cwd=cwd,
+            pass_fds=[listening.fileno()],
+            env={**os.environ, "OMP_NUM_THREADS": "1", listen.FD_VARIABLE: str(listening.fileno())},
+        )
+    return process, address
+
+
 @contextmanager
 def running(settings: Settings, store: Store, grpc: bool = False) -> Iterator[Plane]:
-    """Start a data plane, wait until it is ready, and stop it at the end.
-
-    Its ports are bound here, as the supervisor does: one that was only found free might be taken until it starts.
-    """
-    with contextlib.ExitStack() as bound:
-        listening = bound.enter_context(listen.bind(Address("127.0.0.1", 0), "--data"))
-        listening.set_inheritable(True)
-        kept = bound.enter_context(listen.reserve(Address("127.0.0.1", 0), "--grpc")) if grpc else None
-        grpc_at = str(listen.address_of(kept)) if kept is not None else OFF
-        settings = replace(settings, data=listen.address_of(listening), grpc_at=grpc_at)
-        with _started(settings, store, listening) as plane:
-            yield plane
-
-
-@contextmanager
-def _started(settings: Settings, store: Store, listening: socket.socket) -> Iterator[Plane]:
+    """Start a data plane, wait until it is ready, and stop it at the end."""
     settings.logs.mkdir(parents=True, exist_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "ondol.app.dataplane",
-        "--home",
-        str(settings.home),
-        "--listen",
-        str(settings.data),
-        "--grpc",
-        settings.grpc_at,
-    ]
-    with (settings.logs / "dataplane.log").open("ab") as output:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", listen.FD_VARIABLE: str(listening.fileno())}
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, env=environment, pass_fds=[listening.fileno()]
-        )
-    listening.close()  # when it ends, nobody listens any more
-    client = httpx.Client(base_url=settings.data.url, timeout=30.0)
-    try:
+    with ExitStack() as used:
+        at = OFF
+        if grpc:  # kept for it as long as it lives
+            at = str(listen.address_of(used.enter_context(listen.reserve(Address("127.0.0.1", 0), "--grpc"))))
+        with (settings.logs / "dataplane.log").open("ab") as output:
+            process, address = start(settings.home, output, at)
+        used.callback(_stop, process)
+        client = used.enter_context(httpx.Client(base_url=address.url, timeout=60.0))
         wait(lambda: process.poll() is not None or _ready(client))
         assert process.poll() is None, (settings.logs / "dataplane.log").read_text()
-        yield Plane(settings, store, client, process)
-    finally:
-        client.close()
-        if process.poll() is None:
-            process.terminate()
-            process.wait(READY_SECONDS)
+        yield Plane(replace(settings, data=address, grpc_at=at), store, client, process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        process.wait(READY_SECONDS)
 
 
 @contextmanager

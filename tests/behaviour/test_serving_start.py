@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from tests.behaviour.serving_tools import wait
-
-from ondol.app import listen
-from ondol.base.settings import Address
+from tests.behaviour import serving_tools
+from tests.behaviour.serving_tools import READY_SECONDS, wait
 
 pytestmark = pytest.mark.slow
 
@@ -49,30 +45,23 @@ def test_scikit_learn_comes_without_pandas_and_other_threads_find_it(how: str) -
     assert done.returncode == 0, done.stderr
 
 
-def _start(home: Path, output: Any) -> tuple[subprocess.Popen[bytes], str]:
-    address = Address("127.0.0.1", listen.free_port())
-    command = [sys.executable, "-m", "ondol.app.dataplane", "--home", str(home), "--listen", str(address)]
-    environment = {**os.environ, "ONDOL_HOME": str(home)}
-    return subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=home), address.url
-
-
 def test_whoever_asks_for_language_models_early_is_answered(tmp_path: Path) -> None:
-    process, url = _start(tmp_path, subprocess.DEVNULL)
+    process, address = serving_tools.start(tmp_path, subprocess.DEVNULL, cwd=tmp_path)
     try:
         statuses: list[int] = []
 
         def answered() -> bool:
             try:
-                statuses.append(httpx.get(f"{url}/openai/v1/models", timeout=30).status_code)
+                statuses.append(httpx.get(f"{address.url}/openai/v1/models", timeout=60).status_code)
             except httpx.TransportError:
                 return False
             return True
 
         wait(answered)
         assert statuses == [200]
-        wait(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+        wait(lambda: httpx.get(f"{address.url}/readyz", timeout=60).status_code == 200)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(READY_SECONDS) == 0
     finally:
         process.kill()
 
@@ -80,13 +69,13 @@ def test_whoever_asks_for_language_models_early_is_answered(tmp_path: Path) -> N
 def test_a_broken_project_ends_the_process_and_the_log_says_why(tmp_path: Path) -> None:
     (tmp_path / "ondol.yaml").write_text("name: [\n", encoding="utf-8")
     with (tmp_path / "log").open("wb") as output:
-        process, url = _start(tmp_path, output)
+        process, address = serving_tools.start(tmp_path, output, cwd=tmp_path)
         try:
             ready = False
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + READY_SECONDS
             while process.poll() is None and time.monotonic() < deadline:
                 try:
-                    ready = ready or httpx.get(f"{url}/readyz").status_code == 200
+                    ready = ready or httpx.get(f"{address.url}/readyz").status_code == 200
                 except httpx.TransportError:
                     time.sleep(0.02)
             assert process.poll() is not None

@@ -54,6 +54,7 @@ def test_an_address_of_another_machine_is_wrong_use() -> None:
 def test_the_lock_belongs_to_one_and_goes_with_it(home: Settings) -> None:
     first, second = running.Lock(home.home), running.Lock(home.home)
     assert first.take()
+    assert (usual := running.patience(home.home)) < 1
     assert not second.take()
     assert running.is_locked(home.home)
     assert running.find(home.home) is None, "locked but nothing written yet: it is just starting"
@@ -63,5 +64,5 @@ def test_the_lock_belongs_to_one_and_goes_with_it(home: Settings) -> None:
     assert found.control == home.control
     first.release()
     assert running.find(home.home) is None, "a state file without its lock is stale"
-    assert running.patience(home.home) > 0
+    assert running.patience(home.home) > usual
     second.release()

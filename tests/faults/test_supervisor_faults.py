@@ -55,14 +55,18 @@ def ondol(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[st
     )
 
 
+def start(settings: Settings, any_port: bool = False) -> running.Running:
+    return running.ensure_running(settings, any_port=any_port, timeout=PATIENCE)
+
+
 @pytest.fixture
 def up(home: Settings) -> Iterator[Settings]:
     """A running Ondol of this test's own, its addresses in the settings."""
-    found = running.ensure_running(home)
+    found = start(home)
     try:
         yield replace(home, control=found.control, data=found.data)
     finally:
-        running.stop(home)
+        running.stop(home, PATIENCE)
 
 
 def pids(settings: Settings) -> dict[str, int]:
@@ -92,10 +96,10 @@ def test_children_end_with_a_killed_supervisor_and_the_next_up_can_bind(up: Sett
     os.kill(before["supervisor"], signal.SIGKILL)
     eventually(lambda: not running.is_locked(up.home), "the lock is free")
     assert running.find(up.home) is None, "its state file is not believed"
-    again = running.ensure_running(up)
+    again = start(up)
     assert (again.control, again.data) == (up.control, up.data)
     assert again.started_here
-    assert not any(is_alive(pid) for pid in before.values())
+    eventually(lambda: not any(is_alive(pid) for pid in before.values()), "the killed one's processes are gone")
 
 
 def test_a_second_up_says_where_the_first_one_is(up: Settings) -> None:
@@ -106,22 +110,26 @@ def test_a_second_up_says_where_the_first_one_is(up: Settings) -> None:
     assert up.data.url in done.stderr
     assert "ondol up --stop" in done.stderr
     assert "Traceback" not in done.stderr
-    shown = json.loads(ondol(up, "status", "--json").stdout)
-    assert [one["ready"] for one in shown["processes"]] == [True, True]
-    assert shown["disagreements_checked"]
+
+    def both_ready() -> bool:
+        shown = json.loads(ondol(up, "status", "--json").stdout)
+        assert shown["disagreements_checked"]
+        return [one["ready"] for one in shown["processes"]] == [True, True]
+
+    eventually(both_ready, "the first one is ready, as before")
 
 
 def test_starting_twice_at_once_gives_one(home: Settings) -> None:
     try:
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            first, second = pool.map(lambda _: running.ensure_running(home), range(2))
+            first, second = pool.map(lambda _: start(home), range(2))
         assert first.pids["supervisor"] == second.pids["supervisor"]
     finally:
-        running.stop(home)
+        running.stop(home, PATIENCE)
 
 
 def test_stopping_leaves_nothing(home: Settings) -> None:
-    running.ensure_running(home)
+    start(home)
     before = pids(home)
     done = ondol(home, "up", "--stop")
     assert done.returncode == 0
@@ -148,11 +156,11 @@ def test_a_port_in_use_is_one_clear_error(home: Settings) -> None:
         with pytest.raises(errors.ConflictError):
             running.ensure_running(home)
         try:
-            found = running.ensure_running(home, any_port=True)
+            found = start(home, any_port=True)
             assert found.control.port != home.control.port
             assert found.data == home.data
         finally:
-            running.stop(home)
+            running.stop(home, PATIENCE)
 
 
 def test_a_foreground_up_stops_on_sigint(home: Settings) -> None:

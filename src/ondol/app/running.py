@@ -25,6 +25,7 @@ from ondol.records import codec
 
 START_SECONDS = 90.0  # a cold control process compiles MLflow's 1,800 modules when there is no bytecode yet
 STOP_SECONDS = 60.0  # the supervisor gives its children ten; a busy machine is slow to let them end
+LOOK_SECONDS = 0.5  # somebody who starts at the same moment only looks whether the lock or a port is free
 _STATE, _LOCK = "supervisor.json", "supervisor.lock"
 _started: list[subprocess.Popen[bytes]] = []  # they outlive us, or are reaped by `stop`
 
@@ -58,10 +59,23 @@ class Lock:
         home.mkdir(parents=True, exist_ok=True)
         self._file = os.open(home / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def take(self) -> bool:
-        """Take the lock if nobody has it; say whether we have it now."""
+    def take(self, patience: float = 0.0) -> bool:
+        """Take the lock if nobody has it; say whether we have it now.
+
+        :param patience: seconds to try again: who only looks holds it for a moment.
+        """
+        deadline = time.monotonic() + patience
+        while not (taken := self._take(fcntl.LOCK_EX)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return taken
+
+    def is_free(self) -> bool:
+        """Say whether nobody has the lock; several may look at once."""
+        return self._take(fcntl.LOCK_SH)
+
+    def _take(self, how: int) -> bool:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, how | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
@@ -77,7 +91,7 @@ def is_locked(home: Path) -> bool:
         return False
     lock = Lock(home)
     try:
-        return not lock.take()
+        return not lock.is_free()
     finally:
         lock.release()
 
@@ -95,8 +109,8 @@ def clear_state(home: Path) -> None:
 
 
 def patience(home: Path) -> float:
-    """Return how long a port may still be held by children whose supervisor was killed: they are on their way out."""
-    return child.LAST_SECONDS + 2.0 if (home / _STATE).exists() and not is_locked(home) else 0.0
+    """Return how long a port may be held and yet become free: by children whose supervisor was killed, above all."""
+    return child.LAST_SECONDS + 7.0 if (home / _STATE).exists() and not is_locked(home) else LOOK_SECONDS
 
 
 def find(home: Path) -> Running | None:
@@ -157,10 +171,12 @@ def ensure_running(settings: Settings, *, any_port: bool = False, timeout: float
     if is_locked(settings.home):
         return _wait_ready(settings, None, timeout)
     chosen = with_free_ports(settings) if any_port else settings
-    listen.bind(chosen.control, "--control", patience(chosen.home)).close()
-    listen.bind(chosen.data, "--data", patience(chosen.home)).close()
-    if chosen.grpc is not None:
-        listen.bind(chosen.grpc, "--grpc", patience(chosen.home)).close()
+    try:
+        _look_at_ports(chosen)
+    except errors.ConflictError:
+        if is_locked(settings.home):  # it was started meanwhile, by somebody else
+            return _wait_ready(settings, None, timeout)
+        raise
     chosen.logs.mkdir(parents=True, exist_ok=True)
     with (chosen.logs / "supervisor.log").open("ab") as log:
         process = subprocess.Popen(
@@ -174,6 +190,13 @@ def ensure_running(settings: Settings, *, any_port: bool = False, timeout: float
         )
     _started.append(process)
     return replace(_wait_ready(chosen, process, timeout), started_here=True)
+
+
+def _look_at_ports(settings: Settings) -> None:
+    listen.bind(settings.control, "--control", patience(settings.home)).close()
+    listen.bind(settings.data, "--data", patience(settings.home)).close()
+    if settings.grpc is not None:
+        listen.bind(settings.grpc, "--grpc", patience(settings.home)).close()
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -110,7 +110,7 @@ class Supervisor:
         lock = running.Lock(self.settings.home)
         patience = running.patience(self.settings.home)
         try:
-            if not lock.take():
+            if not lock.take(running.LOOK_SECONDS):
                 raise running.already_running(running.find(self.settings.home), self.settings.home)
             self._bind(patience)
             kubeconfig.write_for(self.settings)

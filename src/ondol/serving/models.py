@@ -244,6 +244,7 @@ class Models:
             return
         self._failed.pop(key, None)
         self._models[key] = model
+        self._publish()  # before the store says so: who reads there that it is loaded may ask for it at once
         if before is not None:
             self._retire(before)
         for note in model.notes:
@@ -292,6 +293,7 @@ class Models:
             self._pending = True
             return
         self._parts[place] = (one.digest, pool)
+        self._publish()
         components.report(self._store, one, "Loaded", replicas=len(pool.ready))
 
     def _try_again_later(self, key: tuple[str, str, str]) -> None:
