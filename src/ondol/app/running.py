@@ -7,7 +7,6 @@ it died; the state file says where it listens. A state file without a held lock 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ondol.app import child, listen
-from ondol.base import errors
+from ondol.base import errors, holding
 from ondol.base.settings import OFF, Address, Settings
 from ondol.records import codec
 
@@ -64,21 +63,7 @@ class Lock:
 
         :param patience: seconds to try again: who only looks holds it for a moment.
         """
-        deadline = time.monotonic() + patience
-        while not (taken := self._take(fcntl.LOCK_EX)) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return taken
-
-    def is_free(self) -> bool:
-        """Say whether nobody has the lock; several may look at once."""
-        return self._take(fcntl.LOCK_SH)
-
-    def _take(self, how: int) -> bool:
-        try:
-            fcntl.flock(self._file, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        return holding.take(self._file, patience)
 
     def release(self) -> None:
         """Give the lock back."""
@@ -87,13 +72,7 @@ class Lock:
 
 def is_locked(home: Path) -> bool:
     """Say whether a supervisor lives in this home."""
-    if not (home / _LOCK).exists():
-        return False
-    lock = Lock(home)
-    try:
-        return not lock.is_free()
-    finally:
-        lock.release()
+    return holding.is_held(home / _LOCK)
 
 
 def write_state(home: Path, running: Running) -> None:

@@ -6,14 +6,12 @@ The lock is the kernel's, which lets go when the process dies, however it dies.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
-from ondol.base import errors, ids
+from ondol.base import errors, holding, ids
 from ondol.loop import fingerprints
 from ondol.loop.context import Context
 from ondol.records.rollout import Decision
@@ -25,11 +23,7 @@ ASKED_FOR = "asked for"
 
 def is_walking(home: Path, name: str) -> bool:
     """Whether some process walks round this model's loop now."""
-    path = _lock_path(home, name)
-    if not path.exists():
-        return False
-    with path.open("r+") as file:
-        return not _locked(file)
+    return holding.is_held(_lock_path(home, name))
 
 
 def walker(home: Path, name: str) -> int:
@@ -49,7 +43,7 @@ def alone(context: Context, name: str, because: str) -> Iterator[None]:
     path = _lock_path(context.settings.home, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
-        if not _locked(file):
+        if not holding.take(file):
             raise errors.ConflictError(
                 f"the loop of {name!r} is being walked by another process",
                 way_out="`ondol loop status` shows it; wait for it to end.",
@@ -81,11 +75,3 @@ def _failed(context: Context, name: str, because: str, error: Exception) -> None
 
 def _lock_path(home: Path, name: str) -> Path:
     return home / "loop" / f"{name}.lock"
-
-
-def _locked(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -7,7 +7,6 @@ not repeated. Must not know MLflow; runs are mirrored there by the registry.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import threading
@@ -17,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ondol.base import errors, ids
+from ondol.base import errors, holding, ids
 from ondol.base.progress import SILENT, Progress
 from ondol.base.settings import Settings
 from ondol.formats.kfp_container import PythonCode
@@ -174,15 +173,7 @@ def kept_pipeline(record: PipelineRun, home: Path) -> Pipeline:
 
 def is_running(home: Path, run_id: str) -> bool:
     """Whether some process is running this run now."""
-    path = home / "runs" / run_id / "lock"
-    if not path.exists():
-        return False
-    with path.open("r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    return holding.is_held(home / "runs" / run_id / "lock")
 
 
 def runner_of(home: Path, run_id: str) -> int | None:
@@ -198,12 +189,10 @@ def runner_of(home: Path, run_id: str) -> int | None:
 def _owned(folder: Path, run_id: str) -> Iterator[None]:
     """Hold the run: the kernel lets go when this process dies, however it dies."""
     with (folder / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not holding.take(file):
             raise errors.ConflictError(
                 f"run {run_id!r} is running", way_out=f"`ondol pipeline show {run_id}` follows it.", code="CON-010"
-            ) from None
+            )
         _heed_a_stop()
         file.truncate(0)
         file.write(str(os.getpid()))
