@@ -25,17 +25,18 @@ Json = dict[str, Any]
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
-    """Answers as its path says: `/STATUS` with what it was sent, `/text` no JSON, `/list` no object, `/slow` late."""
+    """Answers as its path says: `/STATUS` with what it was sent, `/text` no JSON, `/list` no object, `/slow` never."""
 
     protocol_version = "HTTP/1.1"
     seen: list[dict[str, str]]
+    over: threading.Event
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.seen.append({name.lower(): value for name, value in self.headers.items()})
         kind = self.path.strip("/")
         if kind == "slow":
-            threading.Event().wait(3)
+            self.over.wait()
         answer = {"text": b"no JSON", "list": b"[1]"}.get(kind, b'{"echo":%s}' % (body or b"null"))
         with contextlib.suppress(ConnectionError):  # who waits for a slow answer may have gone
             self.send_response(int(kind) if kind.isdecimal() else 200)
@@ -51,10 +52,12 @@ class Echo(http.server.BaseHTTPRequestHandler):
 def beside() -> Iterator[tuple[str, list[dict[str, str]]]]:
     """A server that is no service of this machine: its address, and the headers it was sent."""
     seen: list[dict[str, str]] = []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Mine", (Echo,), {"seen": seen}))
+    over = threading.Event()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Mine", (Echo,), {"seen": seen, "over": over}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}", seen
+    over.set()
     server.shutdown()
     server.server_close()
 
@@ -196,7 +199,7 @@ def test_only_chosen_headers_go_on_and_the_trace(plane: Plane, beside: Any) -> N
     graph(plane, "headers", {"root": {"routerType": "Sequence", "steps": [{"serviceUrl": url}]}})
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     ask(plane, "headers", {}, x_tenant="a", test_header_1="b", x_other="c", authorization="d", traceparent=trace)
-    sent = seen[-1]
+    (sent,) = (one for one in seen if one.get("traceparent") == trace)
     assert (sent["x-tenant"], sent["test-header-1"], sent["traceparent"]) == ("a", "b", trace)
     assert not {"x-other", "authorization"} & sent.keys()
     assert sent["content-type"] == "application/json"

@@ -123,11 +123,7 @@ def test_a_canary_that_does_not_load_gets_no_traffic_and_says_why(plane: Plane, 
     (tmp_path / "broken" / "model.joblib").write_bytes(b"no model")
     resources.apply(plane.store, manifest(predictor(one, "v1"), {"v2": (str(tmp_path / "broken"), 50)}))
     settle(plane)
-    serving_tools.wait(
-        lambda: reconcile(plane.store, plane.settings) or settle(plane)["canaryStatuses"][0]["modelStatus"].get(
-            "lastFailureInfo"
-        )
-    )  # fmt: skip
+    serving_tools.wait(lambda: "lastFailureInfo" in settle(plane)["canaryStatuses"][0]["modelStatus"])
     status = settle(plane)
     conditions = {one["type"]: one["status"] for one in status["conditions"]}
     assert (conditions["CanaryPredictorReady"], conditions["PredictorReady"]) == ("False", "True")
@@ -143,7 +139,12 @@ def test_an_annotation_has_a_new_model_judged_and_the_judge_has_the_last_word(pl
     assert route_of(plane).unit == "header:x-user"
     stable = route_of(plane).stable
     resources.apply(plane.store, manifest(predictor(two), annotations=trial))
-    serving_tools.wait(lambda: reconcile(plane.store, plane.settings) or bool(route_of(plane).rollout))
+
+    def on_trial() -> bool:
+        reconcile(plane.store, plane.settings)
+        return bool(route_of(plane).rollout)
+
+    serving_tools.wait(on_trial)
     rollout = rollouts.get(plane.store, route_of(plane).rollout)
     assert (rollout.policy.steps, route_of(plane).weight) == ((20.0, 100.0), 20.0)
     route = route_of(plane)

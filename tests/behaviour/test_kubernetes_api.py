@@ -225,7 +225,7 @@ def lines(http: httpx.Client, count: int, into: list[Json], **query: Any) -> thr
     started = threading.Event()
 
     def collect() -> None:
-        with http.stream("GET", ISVC, params={"watch": "true", "timeoutSeconds": "20", **query}) as answer:
+        with http.stream("GET", ISVC, params={"watch": "true", "timeoutSeconds": "200", **query}) as answer:
             started.set()
             for line in answer.iter_lines():
                 into.append(json.loads(line))
@@ -234,7 +234,7 @@ def lines(http: httpx.Client, count: int, into: list[Json], **query: Any) -> thr
 
     thread = threading.Thread(target=collect)
     thread.start()
-    assert started.wait(20)
+    assert started.wait(200)
     return thread
 
 
@@ -247,14 +247,14 @@ def test_a_watch_resumes_where_it_ended(http: httpx.Client) -> None:
     selected = lines(http, 2, mine, resourceVersion=version, labelSelector="team=a")
     http.patch(f"{ISVC}/delay", json={"metadata": {"labels": {"team": None}}}, headers=MERGE)
     http.delete(f"{ISVC}/delay")
-    watch.join(20)
-    selected.join(20)
+    watch.join(200)
+    selected.join(200)
     assert [one["type"] for one in seen] == ["MODIFIED", "MODIFIED", "DELETED"]
     assert [one["type"] for one in mine] == ["ADDED", "DELETED"]
     versions = [int(one["object"]["metadata"]["resourceVersion"]) for one in seen]
     assert versions == sorted(versions)
     rest: list[Json] = []
-    lines(http, 2, rest, resourceVersion=str(versions[0])).join(20)
+    lines(http, 2, rest, resourceVersion=str(versions[0])).join(200)
     assert rest == seen[1:]
 
 
@@ -263,13 +263,13 @@ def test_a_version_that_is_gone_is_gone(http: httpx.Client, store: Store) -> Non
     for number in range(resource_events.KEPT + 1):
         resources.set_status(store, "InferenceService", "default", "delay", {"n": number})
     gone: list[Json] = []
-    lines(http, 1, gone, resourceVersion=version).join(20)
+    lines(http, 1, gone, resourceVersion=version).join(200)
     assert (gone[0]["type"], gone[0]["object"]["code"], gone[0]["object"]["reason"]) == ("ERROR", 410, "Expired")
     future: list[Json] = []
-    lines(http, 1, future, resourceVersion="99999999").join(20)
+    lines(http, 1, future, resourceVersion="99999999").join(200)
     assert future[0]["object"]["code"] == 410
     everything: list[Json] = []
-    lines(http, 2, everything, sendInitialEvents="true", allowWatchBookmarks="true").join(20)
+    lines(http, 2, everything, sendInitialEvents="true", allowWatchBookmarks="true").join(200)
     assert [one["type"] for one in everything] == ["ADDED", "BOOKMARK"]
 
 

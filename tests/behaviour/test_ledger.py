@@ -101,7 +101,7 @@ _KILLED = """
         for _ in range(3):
             await ledger.reserve(intent)
         print("reserved", flush=True)
-        await asyncio.sleep(60)
+        await asyncio.sleep(600)
 
     asyncio.run(work())
 """

@@ -27,7 +27,7 @@ class Tracking:
 
     def __init__(self, control: ControlProcess) -> None:
         self.url = control.url
-        self.http = httpx.Client(base_url=f"{control.url}/api/2.0/mlflow", timeout=30)
+        self.http = httpx.Client(base_url=f"{control.url}/api/2.0/mlflow", timeout=180)
         name = f"metrics-{uuid.uuid4().hex}"
         self.experiment = self.http.post("/experiments/create", json={"name": name}).json()["experiment_id"]
         self.file = control.settings.home / "mlflow.db"

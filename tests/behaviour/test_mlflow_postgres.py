@@ -16,7 +16,7 @@ from ondol.base.settings import Settings
 def test_ours_and_mlflows_tables_share_one_postgres(home: Settings, postgres_database: str) -> None:
     process, settings = start_control(replace(home, database_url=postgres_database))
     try:
-        with httpx.Client(base_url=settings.control.url, timeout=60) as http:
+        with httpx.Client(base_url=settings.control.url, timeout=180) as http:
             rest = "/api/2.0/mlflow"
             experiment = http.post(f"{rest}/experiments/create", json={"name": "x"}).json()["experiment_id"]
             body = {"experiment_id": experiment, "start_time": 1}

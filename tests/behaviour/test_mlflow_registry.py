@@ -127,8 +127,8 @@ def test_alias_and_stage_moves_are_kept(control: ControlProcess, registry: Regis
     registry.set_alias(name, "champion", "")
     stage = {"name": name, "version": "1", "stage": "Production", "archive_existing_versions": False}
     url = f"{control.url}/api/2.0/mlflow/model-versions/transition-stage"
-    httpx.post(url, json=stage, auth=("kim", "secret")).raise_for_status()
-    refused = httpx.post(url, json={**stage, "stage": "Nonsense"}, auth=("kim", "secret"))
+    httpx.post(url, json=stage, auth=("kim", "secret"), timeout=180).raise_for_status()
+    refused = httpx.post(url, json={**stage, "stage": "Nonsense"}, auth=("kim", "secret"), timeout=180)
     assert refused.status_code == 400
     kept = registry_events.every(control.store, name)
     moves = [(one.kind, one.name, one.before_value, one.after_value, one.outcome) for one in reversed(kept)]
@@ -139,7 +139,7 @@ def test_alias_and_stage_moves_are_kept(control: ControlProcess, registry: Regis
         ("stage", "1", "Production", "Nonsense", "refused: 400"),
     ]
     assert kept[0].actor == "kim from 127.0.0.1"
-    shown = httpx.get(f"{control.url}/api/ondol/registry/events", params={"model": name}).json()
+    shown = httpx.get(f"{control.url}/api/ondol/registry/events", params={"model": name}, timeout=180).json()
     assert [one["seq"] for one in shown] == [one.seq for one in kept]
 
 
@@ -152,9 +152,10 @@ def test_pipeline_runs_are_mirrored_once(control: ControlProcess, registry: Regi
         TaskRun("test-2", "succeeded", {"m": Artifact("m", "system.Metrics", "", "", "", {"auc": float("nan")})}),
     )
     run = PipelineRun(f"run-{uuid.uuid4().hex}", name, "succeeded", {"trees": 10}, tasks, 1000.0, 1003.0, "p.py", "d")
-    runs.put(control.store, run)
+    runs.put(control.store, replace(run, state="running"))  # until it has its tasks: control's own conductor mirrors
     for task in tasks:
         runs.put_task(control.store, run.id, task)
+    runs.put(control.store, run)
     registry.mirror()
     mirrored = runs.get(control.store, run.id).mlflow_run
     assert mirrored
@@ -163,13 +164,13 @@ def test_pipeline_runs_are_mirrored_once(control: ControlProcess, registry: Regi
     registry.mirror()
     assert runs.get(control.store, run.id).mlflow_run == mirrored
     rest = f"{control.url}/api/2.0/mlflow"
-    found = httpx.get(f"{rest}/runs/get", params={"run_id": mirrored}).json()["run"]
+    found = httpx.get(f"{rest}/runs/get", params={"run_id": mirrored}, timeout=180).json()["run"]
     assert found["info"]["status"] == "FINISHED"
     assert found["data"]["params"] == [{"key": "trees", "value": "10"}]
     assert {one["key"]: one["value"] for one in found["data"]["metrics"]} == {"test/auc": 0.75, "test-2/auc": "NaN"}
     assert [one["dataset"]["name"] for one in found["inputs"]["dataset_inputs"]] == ["load.table"]
     history = {"run_id": mirrored, "metric_key": "test/auc"}
-    assert len(httpx.get(f"{rest}/metrics/get-history", params=history).json()["metrics"]) == 1
+    assert len(httpx.get(f"{rest}/metrics/get-history", params=history, timeout=180).json()["metrics"]) == 1
 
 
 def test_disagreement_between_alias_and_route() -> None:

@@ -141,7 +141,7 @@ def test_eight_writers_that_start_together_wait_for_their_turn(database: str) ->
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(timeout=60)
+        writer.join(timeout=240)
     assert [writer.exitcode for writer in writers] == [0] * 8
     with Store(database) as mine, mine.write() as tx:
         assert counters.reserve(tx, "shared") == 401

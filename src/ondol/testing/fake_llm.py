@@ -126,7 +126,7 @@ class FakeLLM:
         """Listen; returns when connections are taken."""
         self._thread = threading.Thread(target=self._run, name="fake-llm", daemon=True)
         self._thread.start()
-        self._ready.wait(10)
+        self._ready.wait(60)
         return self
 
     def stop(self) -> None:
