@@ -301,6 +301,8 @@ def test_new_data_and_changed_files_are_heard_once_a_walk(home: Settings, store:
     assert heard() == ["data"]
     (home.project / "pipeline.py").write_text("another pipeline")
     assert heard() == ["change"]
+    (changed,) = (one for one in signals.every(store, MODEL) if one.kind == "change")
+    assert changed.reason.endswith("since the last walk: pipeline.py or what ondol.yaml says of it")
     assert heard() == []
     assert len(trainer.started) == 4
 

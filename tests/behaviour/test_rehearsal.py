@@ -53,7 +53,7 @@ def served(home: Settings, store: Store, tmp_path: Path) -> Settings:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_what_is_bad_is_rolled_back_and_what_is_equal_is_left_alone(served: Settings, store: Store) -> None:
     before = hashing.of_tree(served.project / "ondol.yaml")
     card = play.play(served, "", SILENT, only=("bad model", "failing model", "latency", "equal", "cost"))
@@ -75,6 +75,17 @@ def test_without_a_champion_there_is_nothing_to_rehearse(home: Settings, store: 
     with pytest.raises(errors.NotFoundError) as caught:
         play.play(home, "", SILENT)
     assert caught.value.code == "NOF-451"
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [("", "UNS-710", "support"), ("support", "UNS-710", "support"), ("nobody", "NOF-011", "nobody")],
+)
+def test_what_is_no_model_is_not_rehearsed(home: Settings, name: str, code: str, said: str) -> None:
+    tools.project(home, "name: t\napplications: {support: {llm: fake/model}}\n")
+    with pytest.raises(errors.OndolError, match=said) as caught:
+        play.play(home, name, SILENT)
+    assert caught.value.code == code
 
 
 def test_a_failing_mutant_behaves_until_its_time_has_come(tmp_path: Path) -> None:

@@ -103,6 +103,22 @@ def test_status_shows_the_evidence_and_json_has_all_of_it(shell: Shell) -> None:
     assert status["decision"].startswith("decision-")
 
 
+def test_a_number_is_shown_with_what_it_counts_up_to(shell: Shell) -> None:
+    shell("rollout", "start", "delay", shell.candidate, "--metric", "output_tokens", "--steps", "50,100")
+    route = shell.route()
+    served = []
+    for index in range(200):
+        arm = split.assign(route, f"r{index}")
+        one = Observation(f"r{index}", time.time(), "delay", "d", arm, "", 200, 1.0, route.rollout, weight=50.0)
+        served.append(replace(one, signals={"output_tokens": 60.0 if arm == "candidate" else 3.0}))
+    observations.append(shell.store, served)
+    code, out, _ = shell("rollout", "status", "delay")
+    assert code == 0
+    shown = {line[:22].strip(): line[22:].split() for line in out.splitlines()}
+    assert (shown["candidate"], shown["stable"], shown["numbers count up to"]) == (["60"], ["3"], ["9"])
+    assert f"/rollouts/{route.rollout}" in out
+
+
 def test_an_empty_home_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -70,6 +70,7 @@ def run(model: str | None, once: bool, pairs: tuple[str, ...], because: str, as_
         for name in [model] if model else [*project.models, *project.applications]:
             if not as_json:
                 watch.say(f"[bold]{name}[/]")
+            before = routes.get(store, name)
             outcome: cycle.Outcome | application_cycle.ApplicationOutcome
             if name in project.applications:
                 outcome = application_cycle.walk(
@@ -81,7 +82,10 @@ def run(model: str | None, once: bool, pairs: tuple[str, ...], because: str, as_
             if outcome.decision.verdict == "pass" and outcome.release is not None:
                 route = routes.get(store, name)
                 serves = route is None or route.stable == outcome.release.digest
-                if serves or not once:
+                if before is not None and before.stable == outcome.release.digest:
+                    looping.wait_served(store, name, outcome.release.digest)
+                    watch.finish("canary", "serves already: nothing changed, so there is no trial")
+                elif serves or not once:
                     looping.follow(store, name, outcome.release.digest, watch)
     if as_json:
         output.emit([codec.plain(one) for one in decisions], True, lambda: None)

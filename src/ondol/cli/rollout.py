@@ -58,8 +58,17 @@ def _status(store: Store, rollout: Rollout) -> dict[str, Any]:
         "facts": codec.plain(found.evidence.get("facts", {})),
         "more_requests": found.more_requests,
         "alpha": rollout.policy.alpha,
-        "page": f"{context.load_settings().control.url}/rollouts/{rollout.id}",
+        "page": f"{_control()}/rollouts/{rollout.id}",
     }
+
+
+def _control() -> str:
+    """Return the address of the control process: where it runs, or would."""
+    from ondol.app import running
+
+    settings = context.load_settings()
+    live = running.find(settings.home)
+    return (live.control if live else settings.control).url
 
 
 def _show(status: dict[str, Any]) -> None:
@@ -85,7 +94,7 @@ def _show(status: dict[str, Any]) -> None:
             f"{10 ** status['split']['at']:.0f}); false rollback at most {100 * status['alpha']:g} % over all metrics"
         )
     print(f"→ {status['reason']}" + (f"  ({status['decision']})" if status["decision"] else ""))
-    print()
+    print(f"page: {status['page']}\n")
 
 
 def _where(rollout: Rollout) -> str:
@@ -118,6 +127,7 @@ def _column(one: Finding) -> dict[str, str]:
         "  requests ": str(one.stable_n),
         "units compared": str(one.units),
         "difference (95 %)": f"{low:+.3g} … {high:+.3g}",
+        "  numbers count up to": f"{one.counted_to:.3g}" if one.counted_to else "",
         "  accepted below": f"{accepted:.3g}" if accepted >= 0 else f"above {accepted:.3g}",
         "evidence: worse": findings.e_shown(one.harm),
         "  rolled back at": findings.e_shown(one.harm_at),

@@ -83,8 +83,14 @@ def decide(
     found.extend(_slice_rule(name, one, rules) for name, one in sorted((slices or {}).items()))
     found.extend(_other_rule(one, rules) for one in others if one.metric != rules.primary)
     if not any(rule["rule"] in ("champion", "baseline", "threshold") for rule in found):
-        found.append(_rule("champion", "not-enough-data", "there is nothing to compare with: no champion, no baseline"))
+        found.append(_rule("champion", "not-enough-data", _NOTHING))
     return _together(found)
+
+
+_NOTHING = (
+    "there is nothing to compare with: no champion, no baseline, and no number is demanded "
+    "(`thresholds` of a suite, `gate.rules` of a model)"
+)
 
 
 def _together(found: list[Json]) -> GateResult:

@@ -99,6 +99,8 @@ def _files(store: Store, settings: Settings, project: Project, name: str, now: f
         elif known[0] != found:
             said: SignalKind = "data" if kind == "data" else "change"
             what = "the data" if kind == "data" else "what it is made of"
-            reason = f"{what} changed since the last walk: {', '.join(sources[:3])}"
+            named = [one for one in sources if not fingerprints.is_spec(one)][:3]
+            said_of_it = ["what ondol.yaml says of it"] if kind == "change" else []
+            reason = f"{what} changed since the last walk: {' or '.join([*named, *said_of_it])}"
             key = f"{kind}/{found}/{known[1]}"  # what comes back after another walk is news again
             yield _make(name, said, key, reason, now, before=known[0], after=found)

@@ -93,6 +93,11 @@ class Finding:
         return -self.scale if self.metric.endswith(streams.HIGHER) else self.scale
 
     @property
+    def counted_to(self) -> float | None:
+        """Where a number that requests carry is clipped, before `low` and `high` are computed; None: nowhere."""
+        return self.scale if self.scale != 1.0 else None
+
+    @property
     def interval(self) -> tuple[float, float]:
         """The confidence sequence of candidate - stable, in the metric's own units."""
         low, high = sorted((self.low * self.unit, self.high * self.unit))
@@ -169,11 +174,14 @@ def _more(metric: MetricFacts, policy: JudgePolicy, units: int, paired: bool) ->
     return math.ceil(wanted * metric.safe[-1].weight * (requests / units if units else 1.0))
 
 
+_SHARES = ("error_rate", "disagreement", "guardrail_block", "abstained", "degraded")
+
+
 def shown(one: Finding, value: float | None) -> str:
     """Return a metric's value as people read it."""
     if value is None:
         return "no data"
-    share = one.metric in ("error_rate", "disagreement") or policies.is_latency(one.metric)
+    share = one.metric in _SHARES or policies.is_latency(one.metric)
     return f"{100 * value:.3g} %" if share else f"{value:.4g}"
 
 

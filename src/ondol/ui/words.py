@@ -99,6 +99,7 @@ _KOREAN = {
     "about": "약",
     "more": "더",
     "interval": "신뢰 구간",
+    "numbers count up to {value}": "수는 {value}까지만 셉니다",
     "The candidate got {weight} of the units.": "후보가 단위의 {weight}를 맡았습니다.",
     "not loaded": "적재되지 않음",
     "progressing": "진행 중",

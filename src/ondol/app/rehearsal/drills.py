@@ -38,6 +38,7 @@ REQUESTS = 3_000
 
 _BUDGET = 0.02  # US dollars
 _CALLS = 60
+_PATIENCE = 90.0  # seconds that a busy machine may take for what comes in any case
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,21 +166,24 @@ class Drills:
         stage = self._stage
         self._flag.unlink(missing_ok=True)
         digest = self._release(name, mutation)
-        rollout = looping.wait_rollout(stage.store, stage.model, digest, 30.0)
+        rollout = looping.wait_rollout(stage.store, stage.model, digest, _PATIENCE)
 
         def ended() -> bool:
             return rollouts.get(stage.store, rollout.id).state != "progressing"
 
-        wait(lambda: ended() or _has_loaded(stage, digest), 30.0)
+        wait(lambda: ended() or _has_loaded(stage, digest), _PATIENCE)
         if failed := _load_failure(stage, digest):
             raise errors.StateError(f"the mutant does not load: {failed}", code="STA-453")
         self._flag.touch()
         began = time.monotonic()
         sent = self._traffic.send(self._requests, ended, late=late)
         wait(ended, 5.0 if late else 2.0)
+        judged = watching.verdict(stage.store, rollout)
+        if judged.action in ("roll_back", "promote"):
+            wait(ended, _PATIENCE)  # the requests have decided it: a busy conductor has yet to say so
         seconds, said = time.monotonic() - began, ""
         if not ended():
-            said = watching.verdict(stage.store, rollout).reason
+            said = judged.reason
             with contextlib.suppress(errors.ConflictError, errors.StateError):  # it was decided meanwhile
                 controller.abort(stage.store, stage.model, "the drill's requests are used up")
         answered = sum(one.arm == "candidate" for _, one in observations.of_rollout(stage.store, rollout.id))
@@ -189,7 +193,7 @@ class Drills:
         def raised() -> bool:
             return any(one.at >= since for one in alerts.every(self._stage.store, kind, limit=20))
 
-        return wait(raised, 6.0)
+        return wait(raised, 20.0)
 
     def _mutant(self, name: str, mutation: Mutation) -> Outcome:
         """Try a candidate that nobody can want: everything but a rollback is a failure."""
@@ -307,8 +311,8 @@ class Drills:
         live = running.find(stage.settings.home)
         assert live is not None
         digest = self._release("dead conductor", Mutation("inverted", amount=3.0))
-        rollout = looping.wait_rollout(stage.store, stage.model, digest, 30.0)
-        wait(lambda: _has_loaded(stage, digest), 30.0)
+        rollout = looping.wait_rollout(stage.store, stage.model, digest, _PATIENCE)
+        wait(lambda: _has_loaded(stage, digest), _PATIENCE)
         if failed := _load_failure(stage, digest):
             raise errors.StateError(f"the mutant does not load: {failed}", code="STA-453")
         os.kill(live.pids["control"], signal.SIGKILL)

@@ -82,8 +82,10 @@ def play(
 
 def _tried(title: str, run: Callable[[], Outcome]) -> Outcome:
     """A drill that cannot be played is a line of the scorecard, too."""
+    import httpx
+
     try:
         return run()
-    except (errors.OndolError, OSError) as error:
+    except (errors.OndolError, OSError, httpx.HTTPError) as error:
         message = error.message if isinstance(error, errors.OndolError) else str(error)
         return Outcome(title, "is played", f"could not be played: {message}", None)

@@ -60,9 +60,21 @@ class Stage:
 def check(settings: Settings, model: str) -> str:
     """Return the model to rehearse with: the named one, or the first that serves.
 
+    :raises UnsupportedError: UNS-710 for an LLM application.
     :raises NotFoundError: NOF-451 when no model of the project serves with a reference.
     """
     project = projects.load(settings.project)
+    if model in project.applications or (not model and project.applications and not project.models):
+        named = model or next(iter(project.applications))
+        raise errors.UnsupportedError(
+            f"a rehearsal is played with a model, and {named!r} is an LLM application",
+            where="ondol.yaml: applications",
+            way_out=f"`ondol rollout start {named} RELEASE` tries a release on purpose.",
+            code="UNS-710",
+        )
+    if model and model not in project.models:
+        known = ", ".join(project.models) or "none"
+        raise errors.NotFoundError(f"no model {model!r} in the project", way_out=f"There are: {known}.", code="NOF-011")
     with Store(settings.database) as store:
         names = [model] if model else list(project.models)
         for name in names:
@@ -70,8 +82,8 @@ def check(settings: Settings, model: str) -> str:
             if name in project.models and route and counters.fact(store, f"reference/{route.stable}"):
                 return name
     raise errors.NotFoundError(
-        f"no model {model!r} to rehearse with" if model else "no model of the project serves yet",
-        way_out="`ondol loop run MODEL` makes a first release; the drill is played with it.",
+        f"no release of {model!r} with held-out rows serves yet" if model else "no model of the project serves yet",
+        way_out=f"`ondol loop run {model or 'MODEL'}` makes a first release; the drill is played with it.",
         code="NOF-451",
     )
 
