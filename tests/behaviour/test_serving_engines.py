@@ -63,15 +63,17 @@ MODELS: dict[str, Any] = {
     "forest of few leaves": RandomForestRegressor(30, max_leaf_nodes=9, random_state=0).fit(X, X[:, 0]),
     "forest regressor": RandomForestRegressor(30, random_state=0).fit(X, X[:, 0]),
     "extra trees": ExtraTreesRegressor(30, random_state=0).fit(X, X[:, 0]),
-    "boosting": GradientBoostingClassifier(n_estimators=20).fit(X, Y2),
-    "boosting, three classes": GradientBoostingClassifier(n_estimators=20).fit(X, Y3),
-    "boosting regressor": GradientBoostingRegressor(n_estimators=20).fit(X, X[:, 0]),
+    "boosting": GradientBoostingClassifier(n_estimators=20, random_state=0).fit(X, Y2),
+    "boosting, three classes": GradientBoostingClassifier(n_estimators=20, random_state=0).fit(X, Y3),
+    "boosting regressor": GradientBoostingRegressor(n_estimators=20, random_state=0).fit(X, X[:, 0]),
     "histogram": HistGradientBoostingClassifier(max_iter=20).fit(HOLES, Y2),
     "histogram, three classes": HistGradientBoostingClassifier(max_iter=20).fit(X, Y3),
     "histogram regressor": HistGradientBoostingRegressor(max_iter=20, loss="poisson").fit(HOLES, np.abs(X[:, 0])),
     "histogram, category": HistGradientBoostingRegressor(max_iter=20).fit(X, X[:, 0]),
     "pipeline": make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()).fit(HOLES, Y2),
-    "pipeline of trees": make_pipeline(SimpleImputer(strategy="median"), RandomForestClassifier(20)).fit(HOLES, Y2),
+    "pipeline of trees": make_pipeline(
+        SimpleImputer(strategy="median"), RandomForestClassifier(20, random_state=0)
+    ).fit(HOLES, Y2),
 }
 
 
@@ -212,7 +214,10 @@ def test_small_trees_are_looked_up_to_the_last_bit(rows: Any, seed: int) -> None
 
 
 def test_trees_too_large_for_words_of_bits_are_walked() -> None:
-    assert bitmasks.of_trees([one.tree_ for one in RandomForestClassifier(5).fit(X, Y3).estimators_]) is None
+    assert (
+        bitmasks.of_trees([one.tree_ for one in RandomForestClassifier(5, random_state=0).fit(X, Y3).estimators_])
+        is None
+    )
 
 
 def test_a_large_batch_goes_another_way_to_the_same_answer() -> None:

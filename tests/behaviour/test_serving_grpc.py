@@ -75,7 +75,7 @@ def channel(plane: Plane) -> Iterator[grpc.Channel]:
 def call(channel: grpc.Channel, method: str, request: Any = b"", **options: Any) -> Any:
     """Call a method with a message or with bytes, and return its answer."""
     data = request if isinstance(request, bytes) else request.SerializeToString()
-    answer = channel.unary_unary(f"/{SERVICE}/{method}")(data, timeout=options.pop("timeout", 30), **options)
+    answer = channel.unary_unary(f"/{SERVICE}/{method}")(data, timeout=options.pop("timeout", 120), **options)
     return CLASSES[f"{method}Response"].FromString(answer)
 
 
@@ -222,7 +222,7 @@ def test_a_mistake_is_a_status_that_names_the_field(channel: grpc.Channel, messa
 def test_what_is_not_served_is_unimplemented(channel: grpc.Channel) -> None:
     for method in ("ModelStreamInfer", "ModelConfig", "Nonsense"):
         with pytest.raises(grpc.RpcError) as caught:
-            channel.unary_unary(f"/{SERVICE}/{method}")(b"", timeout=30)
+            channel.unary_unary(f"/{SERVICE}/{method}")(b"", timeout=120)
         failed: Any = caught.value
         assert failed.code().name == "UNIMPLEMENTED"
 
@@ -230,7 +230,7 @@ def test_what_is_not_served_is_unimplemented(channel: grpc.Channel) -> None:
 def test_metadata_say_who_asks(plane: Plane, channel: grpc.Channel) -> None:
     callable_ = channel.unary_unary(f"/{SERVICE}/ModelInfer")
     metadata = (("x-request-id", "order-7"), ("x-ondol-unit", "customer-3"))
-    _, made = callable_.with_call(request().SerializeToString(), metadata=metadata, timeout=30)
+    _, made = callable_.with_call(request().SerializeToString(), metadata=metadata, timeout=120)
     trailing = dict(made.trailing_metadata())
     assert trailing["x-request-id"] == "order-7"
     assert trailing["x-ondol-arm"] == "stable"

@@ -79,7 +79,7 @@ CLIENTS = """
 def python(program: str, *arguments: str) -> str:
     """Run a program that uses MLflow and return what it prints last."""
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().rpartition("\n")[2]
 

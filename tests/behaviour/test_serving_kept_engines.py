@@ -39,9 +39,11 @@ MODELS: dict[str, Any] = {
     "forest": RandomForestClassifier(20, random_state=0).fit(X, LABELS),
     "forest regressor": RandomForestRegressor(20, random_state=0).fit(X, NUMBERS),
     "tree": DecisionTreeRegressor(random_state=0).fit(X, NUMBERS),
-    "boosting": GradientBoostingClassifier(n_estimators=10).fit(X, LABELS),
+    "boosting": GradientBoostingClassifier(n_estimators=10, random_state=0).fit(X, LABELS),
     "pipeline": make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()).fit(HOLES, LABELS),
-    "pipeline of trees": make_pipeline(SimpleImputer(), MinMaxScaler(), RandomForestClassifier(9)).fit(HOLES, LABELS),
+    "pipeline of trees": make_pipeline(SimpleImputer(), MinMaxScaler(), RandomForestClassifier(9, random_state=0)).fit(
+        HOLES, LABELS
+    ),
 }
 
 
@@ -121,7 +123,7 @@ def test_the_second_start_opens_nothing_and_distrusts_what_does_not_fit(tmp_path
         assert again.faster is not None
         assert again.faster().choice.reason == again.choice.reason
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(tmp_path), release.digest], capture_output=True, text=True, timeout=120
+            [sys.executable, "-c", PROGRAM, str(tmp_path), release.digest], capture_output=True, text=True, timeout=280
         )
         assert done.stdout.startswith("False False same as"), (done.stdout, done.stderr)
         with pytest.raises(errors.RefusedError, match="safe mode opens no pickle"):

@@ -54,7 +54,7 @@ class Connection:
 
     def __init__(self, plane: Plane) -> None:
         address = plane.settings.data
-        self.socket = socket.create_connection((address.host, address.port), timeout=30)
+        self.socket = socket.create_connection((address.host, address.port), timeout=120)
 
     def __enter__(self) -> Connection:
         return self
@@ -189,7 +189,7 @@ async def _no_app(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def _until(condition: Any) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not condition():
             await asyncio.sleep(0.01)
 

@@ -74,7 +74,7 @@ def _second_run_is_interrupted(demo: Demo) -> None:
     process = demo.start("demo", "--act", "flights")
     wait("the second canary", lambda: trials(demo) >= 2, process)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130, (out, err)
     assert "run the same command again" in err
     assert "Traceback" not in err

@@ -16,7 +16,7 @@ from ondol.retrieval import index, snapshot
 from ondol.store import indexes
 from ondol.store.connection import Store
 
-# A build whose embedder is slow enough to be killed at any point; the rest is the real thing.
+# A build whose embedder stops after some batches, so that it is killed there; the rest is the real thing.
 BUILDER = """
 import sys, time
 from pathlib import Path
@@ -25,9 +25,12 @@ from ondol.retrieval import index
 from ondol.store.connection import Store
 
 class Slow:
-    id, dimensions = "slow-1", 8
+    id, dimensions, left = "slow-1", 8, int(sys.argv[3])
     def embed_documents(self, texts):
-        time.sleep(float(sys.argv[3]) * len(texts))
+        if not self.left:
+            time.sleep(3600)
+        self.left -= 1
+        time.sleep(0.002 * len(texts))
         print("batch", len(texts), flush=True)
         rows = np.array([[len(t) % 7 + 1, *[ord(c) for c in t[:7].ljust(7)]] for t in texts], dtype=np.float32)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -49,13 +52,14 @@ def write_pages(folder: Path, count: int, version: str) -> None:
         )
 
 
-def start(home: Settings, pages: Path, delay: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", BUILDER, str(home.home), str(pages), str(delay)]
+def start(home: Settings, pages: Path, batches: int = -1) -> subprocess.Popen[str]:
+    """Start a build that goes no further than some batches; -1: to its end."""
+    command = [sys.executable, "-c", BUILDER, str(home.home), str(pages), str(batches)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[str, int]:
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=180)
     assert process.returncode == 0
     _, digest, embedded = out.splitlines()[-1].split()
     return digest, int(embedded)
@@ -65,9 +69,9 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, int]:
 def test_kill_while_embedding(tmp_path: Path, home: Settings, store: Store, batches: int) -> None:
     pages = tmp_path / "pages"
     write_pages(pages, 40, "version one")
-    old, _ = finish(start(home, pages, 0))
+    old, _ = finish(start(home, pages))
     write_pages(pages, 40, "version two")
-    process = start(home, pages, 0.01)
+    process = start(home, pages, batches)
     assert process.stdout is not None
     for _ in range(batches):
         assert process.stdout.readline().startswith("batch")
@@ -75,7 +79,7 @@ def test_kill_while_embedding(tmp_path: Path, home: Settings, store: Store, batc
     process.communicate()
     assert indexes.current(store, "docs") == old
     assert len(snapshot.read_manifest(home.home, old).snapshot.documents) == 40
-    new, embedded = finish(start(home, pages, 0))
+    new, embedded = finish(start(home, pages))
     assert new != old
     assert embedded <= 40 - 8 * max(0, batches - 1)  # what was acknowledged before the last batch is not done again
     assert indexes.current(store, "docs") == new
@@ -86,7 +90,7 @@ def test_kill_while_writing_leaves_no_half_snapshot(tmp_path: Path, home: Settin
     pages = tmp_path / "pages"
     for attempt in range(6):
         write_pages(pages, 300, f"version {attempt}")
-        process = start(home, pages, 0)
+        process = start(home, pages)
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(0.01 * attempt)
@@ -98,7 +102,7 @@ def test_kill_while_writing_leaves_no_half_snapshot(tmp_path: Path, home: Settin
             assert opened.chunks[299].document == "99.md"  # the last by name
         for name in indexes.names(store):
             assert snapshot.exists(home.home, indexes.current(store, name))
-    digest, _ = finish(start(home, pages, 0))
+    digest, _ = finish(start(home, pages))
     assert indexes.current(store, "docs") == digest
     assert not list((home.home / snapshot.FOLDER).glob(".building-*"))  # the next build swept up
 
@@ -106,7 +110,7 @@ def test_kill_while_writing_leaves_no_half_snapshot(tmp_path: Path, home: Settin
 def test_two_builds_at_once_agree(tmp_path: Path, home: Settings, store: Store) -> None:
     pages = tmp_path / "pages"
     write_pages(pages, 60, "one")
-    both = [start(home, pages, 0.002) for _ in range(2)]
+    both = [start(home, pages) for _ in range(2)]
     digests = {finish(process)[0] for process in both}
     assert digests == {indexes.current(store, "docs")}
     assert index.resolve("docs", store) in digests

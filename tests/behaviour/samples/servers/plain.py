@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -18,6 +19,7 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if "hog" in asked:
             asked = bytearray(asked["hog"])
+            time.sleep(600)  # so that whoever looks at the memory sees it
         if self.path.endswith(":explain"):
             where = f"http://{os.environ['PREDICTOR_HOST']}{self.path.replace(':explain', ':predict')}"
             request = urllib.request.Request(where, json.dumps(asked).encode(), {"content-type": "application/json"})
