@@ -160,7 +160,7 @@ def test_pipeline_runs_are_mirrored_once(control: ControlProcess, registry: Regi
     mirrored = runs.get(control.store, run.id).mlflow_run
     assert mirrored
     # As after a crash between MLflow's commit and ours: the same run is found again and nothing is doubled.
-    runs.set_mlflow_run(control.store, run.id, "")
+    runs.set_mlflow_run(control.store, run, "")
     registry.mirror()
     assert runs.get(control.store, run.id).mlflow_run == mirrored
     rest = f"{control.url}/api/2.0/mlflow"
@@ -171,6 +171,56 @@ def test_pipeline_runs_are_mirrored_once(control: ControlProcess, registry: Regi
     assert [one["dataset"]["name"] for one in found["inputs"]["dataset_inputs"]] == ["load.table"]
     history = {"run_id": mirrored, "metric_key": "test/auc"}
     assert len(httpx.get(f"{rest}/metrics/get-history", params=history, timeout=180).json()["metrics"]) == 1
+
+
+def test_a_run_that_went_on_after_a_failure_is_no_failure_in_mlflow(
+    control: ControlProcess, registry: RegistryClient
+) -> None:
+    name, found = f"pipeline-{uuid.uuid4().hex[:8]}", []
+    failed = PipelineRun(f"run-{uuid.uuid4().hex}", name, "failed", error="disk full", started_at=1.0, ended_at=2.0)
+    for run in (failed, replace(failed, state="running"), replace(failed, state="succeeded", error="", ended_at=9.0)):
+        runs.put(control.store, run)
+        registry.mirror()
+        if (mirrored := runs.get(control.store, run.id).mlflow_run) != "":
+            rest = f"{control.url}/api/2.0/mlflow/runs/get"
+            found.append(httpx.get(rest, params={"run_id": mirrored}).json()["run"])
+    assert [one["info"]["status"] for one in found] == ["FAILED", "FINISHED"]
+    assert found[0]["info"]["run_id"] == found[1]["info"]["run_id"]
+    errors_said = [[tag["value"] for tag in one["data"]["tags"] if tag["key"] == "ondol.error"] for one in found]
+    assert errors_said == [["disk full"], []]
+
+
+@pytest.mark.slow
+def test_what_a_step_tracks_by_itself_is_tied_to_the_run_both_ways(
+    control: ControlProcess, registry: RegistryClient, tmp_path: Path
+) -> None:
+    source = pipeline_tools.compile_samples(tmp_path, "tracking") / "tracked.yaml"
+    done = pipeline_tools.run(
+        source,
+        control.store,
+        control.settings,
+        {"experiment": f"by-hand-{uuid.uuid4().hex[:8]}"},
+        environ={"MLFLOW_TRACKING_URI": control.url},
+        in_process=True,
+        use_cache=False,
+    )
+    registry.mirror()
+    run = runs.get(control.store, done.id)
+    fitted, (outer, inner) = (pipeline_tools.task(run, name).parameters["Output"] for name in ("fit", "note"))
+    assert pipeline_tools.task(run, "fit").mlflow_runs == (fitted,)
+    assert pipeline_tools.task(run, "note").mlflow_runs == (outer,)
+
+    def tags(identifier: str) -> dict[str, str]:
+        rest = f"{control.url}/api/2.0/mlflow/runs/get"
+        found = httpx.get(rest, params={"run_id": identifier}).json()["run"]["data"]["tags"]
+        return {tag["key"]: tag["value"] for tag in found}
+
+    belongs = {"ondol.pipeline": "tracked", "ondol.pipeline_run": run.id, "ondol.attempt": "1"}
+    known = {"ondol.step": "fit", "team": "delays", "mlflow.source.name": str(source)}
+    assert {**belongs, **known}.items() <= tags(fitted).items()
+    assert {**belongs, "ondol.step": "note"}.items() <= tags(outer).items()
+    assert tags(inner)["ondol.step"] == "by hand"
+    assert tags(run.mlflow_run)["ondol.mlflow_runs.note"] == outer
 
 
 def test_disagreement_between_alias_and_route() -> None:

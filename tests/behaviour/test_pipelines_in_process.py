@@ -83,6 +83,17 @@ def test_a_step_finds_the_process_as_the_first_one_did_but_for_modules(
     assert "before the output went elsewhere" in said
 
 
+@pytest.mark.parametrize("in_process", [False, True])
+def test_pools_that_a_step_leaves_finish_their_work_and_hold_nothing_up(
+    samples: Path, home: Settings, store: Store, in_process: bool
+) -> None:
+    done = tools.run(samples / "pooling.yaml", store, home, in_process=in_process, slots=1, use_cache=False)
+    for turn, name in enumerate(("pool", "pool-2", "pool-3")):
+        task = tools.task(done, name)
+        assert task.parameters["Output"] == str(7 + turn)
+        assert sorted(Path(task.log_path).read_text().splitlines()) == [f"left {turn} {number}" for number in range(3)]
+
+
 @pytest.mark.parametrize(
     ("how", "said"), [("exit", "its process ended with exit code 3"), ("kill", "its process was killed by SIGKILL")]
 )

@@ -43,10 +43,27 @@ def test_runs_wait_for_their_mirror_until_they_have_one(store: Store) -> None:
     assert runs.not_mirrored(store) == []
     runs.put(store, PipelineRun("run-0001", "train", "succeeded"))
     assert [run.id for run in runs.not_mirrored(store)] == ["run-0001"]
-    runs.set_mlflow_run(store, "run-0001", "m1")
+    runs.put_task(store, "run-0001", TaskRun("a", "succeeded"))
+    ended = runs.get(store, "run-0001")
+    told = replace(ended, tasks=(replace(ended.tasks[0], mlflow_runs=("m2", "m3")),))
+    runs.set_mlflow_run(store, told, "m1")
     assert runs.not_mirrored(store) == []
     runs.put(store, PipelineRun("run-0001", "train", "succeeded"))
-    assert runs.get(store, "run-0001").mlflow_run == "m1"
+    assert runs.get(store, "run-0001") == replace(told, mlflow_run="m1")
+
+
+def test_a_run_that_goes_on_is_mirrored_again(store: Store) -> None:
+    failed = PipelineRun("run-0001", "train", "failed", ended_at=2.0)
+    runs.put(store, failed)
+    runs.set_mlflow_run(store, failed, "m1")
+    runs.put(store, replace(failed, state="running", ended_at=0.0))
+    runs.set_mlflow_run(store, failed, "m1")  # by one who began before it went on
+    again = replace(failed, ended_at=3.0)
+    runs.put(store, again)
+    runs.set_mlflow_run(store, failed, "m1")
+    assert [run.id for run in runs.not_mirrored(store)] == ["run-0001"]
+    runs.set_mlflow_run(store, again, "m1")
+    assert runs.not_mirrored(store) == []
 
 
 def test_a_run_is_found_by_a_part_of_its_id_when_only_one_has_it(store: Store) -> None:

@@ -72,6 +72,25 @@ def test_a_whole_session_of_the_client(client: Any, samples: Path) -> None:
     client.delete_pipeline_version(pipeline.pipeline_id, version.pipeline_version_id)
 
 
+def test_an_archived_experiment_asks_for_no_more_runs(client: Any, samples: Path) -> None:
+    experiment = client.create_experiment(unique("exp")).experiment_id
+    package = str(samples / "chain.yaml")
+    nightly = client.create_recurring_run(
+        experiment, "nightly", cron_expression="0 0 3 1 1 *", pipeline_package_path=package, params={"number": 1}
+    )
+    run = client.create_run_from_pipeline_package(package, arguments={"number": 2}, experiment_id=experiment).run_id
+    assert finished(client, run).state == "SUCCEEDED"
+    client.archive_experiment(experiment)
+    assert client.get_recurring_run(nightly.recurring_run_id).status == "DISABLED"
+    assert client.get_run(run).storage_state == "ARCHIVED"
+    with pytest.raises(kfp_server_api.ApiException, match="STA-730"):
+        client.unarchive_run(run)
+    client.unarchive_experiment(experiment)
+    client.unarchive_run(run)
+    assert client.get_run(run).storage_state == "AVAILABLE"
+    client.delete_recurring_run(nightly.recurring_run_id)
+
+
 def test_a_package_runs_and_what_is_wrong_with_it_is_a_400_that_names_it(client: Any, samples: Path) -> None:
     run = client.create_run_from_pipeline_package(str(samples / "choice.yaml"), arguments={"coin": "tails", "count": 2})
     ended = finished(client, run.run_id)

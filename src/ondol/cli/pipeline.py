@@ -143,14 +143,14 @@ def _show(run: PipelineRun, home: Path) -> None:
 
 
 def _made(task: TaskRun) -> str:
-    if task.error:
-        return task.error
-    lines = [f"{name} = {value!r}" for name, value in task.parameters.items()]
+    lines = [task.error] if task.error else []
+    lines += [f"{name} = {value!r}" for name, value in task.parameters.items()]
     for name, artifact in task.outputs.items():
         numbers = ", ".join(
             f"{key}={value}" for key, value in artifact.metadata.items() if isinstance(value, (int, float, str))
         )
         lines.append(f"{name}: {numbers}" if not artifact.digest else f"{name}: {artifact.path}")
+    lines += [f"MLflow run: {made}" for made in task.mlflow_runs]
     return "\n".join(lines)
 
 

@@ -23,7 +23,7 @@ from ondol.loop.walking import ASKED_FOR, alone
 from ondol.pipelines import runner
 from ondol.records import codec
 from ondol.records.evaluation import GateResult
-from ondol.records.pipeline import Artifact, PipelineRun
+from ondol.records.pipeline import PIPELINE_RUN_TAG, Artifact, PipelineRun
 from ondol.records.project import GateSpec, ModelSpec
 from ondol.records.release import ModelManifest, Release
 from ondol.records.rollout import Decision, Route
@@ -219,7 +219,7 @@ def _register(
         model,
         Path(candidate.path),
         run_id=_mlflow_run(context, run),
-        tags={"ondol.pipeline_run": run.id},
+        tags={PIPELINE_RUN_TAG: run.id},
         aliases=(CHAMPION,) if first else (),
         example=reference.example(Path(held_out.path), scored.features),
     )

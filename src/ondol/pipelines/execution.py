@@ -26,7 +26,7 @@ from ondol.base.progress import Progress
 from ondol.base.settings import Settings
 from ondol.formats.kfp_container import Code, PythonCode
 from ondol.formats.kfp_graph import Claim, Component, Graph
-from ondol.pipelines import caching, environments, plan, resources, steps, surroundings
+from ondol.pipelines import caching, environments, plan, resources, steps, surroundings, tracking
 from ondol.pipelines.compiling import Compiled
 from ondol.pipelines.flow import Ended, Inputs, Node, sum_up
 from ondol.pipelines.importing import Fetch
@@ -181,6 +181,7 @@ class Execution(Walk):
             surroundings=around,
             memory=needs.memory,
             seconds=ready.code.platform.deadline,
+            environ=tracking.variables(self.record, task, ready.code.env),
         )
         work = replace(work, shared=self._shares(node, work, attempt))
         python = environments.find(ready.code, self.image(node), self.home).python

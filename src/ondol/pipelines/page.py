@@ -72,14 +72,16 @@ def _steps(run: PipelineRun) -> str:
     for task in run.tasks:
         state = drawing.state_of(task)
         took = "" if task.cached or not task.ended_at else f"{task.ended_at - task.started_at:.2f} s"
-        made = "<br>".join(f"{escape(name)} = {escape(repr(value))}" for name, value in task.parameters.items())
+        said = [f"{name} = {value!r}" for name, value in task.parameters.items()]
+        said += [f"MLflow run: {one}" for one in task.mlflow_runs]
         cells = (
             escape(task.name),
             f'<b style="color:{drawing.COLOURS[state]}">{state}</b>',
             took,
             str(task.attempt or ""),
+            escape(task.error) or "<br>".join(map(escape, said)),
         )
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in (*cells, escape(task.error) or made)) + "</tr>")
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{name}</th>" for name in ("step", "state", "took", "attempt", "made"))
     return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
 

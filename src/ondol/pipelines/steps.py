@@ -54,6 +54,9 @@ class Work:
     seconds: float = 0.0
     """How long the attempt may take; 0: any."""
 
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Variables beside those of the file; nothing secret."""
+
     shared: bool = False
     """Run in a process that runs other steps before and after it."""
 
@@ -129,7 +132,7 @@ def _job(work: Work) -> dict[str, Any]:
             name: {"artifacts": [_runtime(one) for one in many]} for name, many in work.artifacts.items()
         }
     given = {"inputs": inputs, "outputs": outputs}
-    job: dict[str, Any] = {"task": work.name, "env": work.code.env, "input": given}
+    job: dict[str, Any] = {"task": work.name, "env": {**work.code.env, **work.environ}, "input": given}
     if isinstance(work.code, PythonCode):
         return {**job, "function": work.code.function, "source": work.code.source, "origin": work.origin}
     for folder in {work.folder, work.folder / "parameters"} if work.component.output_parameters else ():

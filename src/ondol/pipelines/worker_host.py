@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+_LOOK = 0.005  # seconds between looks at a pool that a step leaves behind
 
 
 class Host:
@@ -106,7 +107,6 @@ def _taken_back(folder: str, idle: int, place: int) -> Iterator[None]:
     path, arguments, mask = [*sys.path], sys.argv, os.umask(0)
     os.umask(mask)
     handlers = [(number, signal.getsignal(number)) for number in _SIGNALS]
-    threads = set(threading.enumerate())
     if (chance := sys.modules.get("random")) is not None:
         chance.seed()  # a step that seeds it decides for itself only
     log = os.open(Path(folder, "log.txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -114,9 +114,9 @@ def _taken_back(folder: str, idle: int, place: int) -> Iterator[None]:
     os.close(log)
     try:
         yield
-        for thread in set(threading.enumerate()) - threads:
-            if not thread.daemon:
-                thread.join()
+        for thread in threading.enumerate():
+            if not thread.daemon and thread is not threading.main_thread():
+                _wait_for(thread)
     finally:
         sys.stdin, sys.stdout, sys.stderr = streams
         _write_to(idle)
@@ -129,6 +129,28 @@ def _taken_back(folder: str, idle: int, place: int) -> Iterator[None]:
                 signal.signal(number, handler)
         sys.modules.pop("ephemeral_component", None)
         linecache.cache.pop(str(Path(folder, "component.py")), None)
+
+
+def _wait_for(thread: threading.Thread) -> None:
+    """Wait until a thread has ended, or, of a pool that waits for more work until Python ends, has nothing to do.
+
+    Twice: a thread that has just been given something looks idle for a moment.
+    """
+    looks = 0
+    while thread.is_alive() and looks < 2:
+        looks = looks + 1 if _is_idle(thread) else 0
+        thread.join(_LOOK)
+
+
+def _is_idle(thread: threading.Thread) -> bool:
+    """Whether it is a thread of an executor of `concurrent.futures`, and that executor has no work for it."""
+    threads, processes = (sys.modules.get(f"concurrent.futures.{kind}") for kind in ("thread", "process"))
+    if threads is not None and (queue := threads._threads_queues.get(thread)) is not None:
+        frame = sys._current_frames().get(thread.ident or 0)
+        return bool(queue.empty() and frame is not None and frame.f_code is threads._worker.__code__)
+    if processes is not None and thread in processes._threads_wakeups:
+        return not thread.pending_work_items  # type: ignore[attr-defined]  # it is the pool's own kind of thread
+    return False
 
 
 def _write_to(target: int) -> None:

@@ -9,6 +9,9 @@ TaskState = Literal["pending", "running", "succeeded", "failed", "skipped", "can
 RunState = Literal["running", "succeeded", "failed", "cancelled"]
 Json = dict[str, Any]
 
+PIPELINE_TAG, PIPELINE_RUN_TAG, STEP_TAG = "ondol.pipeline", "ondol.pipeline_run", "ondol.step"
+"""Tags of the MLflow runs that a step makes: the pipeline's name, the run's id, the task's name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
@@ -54,6 +57,9 @@ class TaskRun:
     attempt: int = 0
     key: str = ""
     """Cache key: what the outcome depends on."""
+
+    mlflow_runs: tuple[str, ...] = ()
+    """MLflow runs that its own code made, oldest first; known once the run is mirrored."""
 
     graph: bool = False
     """It is a pipeline in the pipeline: it runs nothing of its own."""

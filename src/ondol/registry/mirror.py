@@ -1,31 +1,36 @@
 """Pipeline runs, written to MLflow: one MLflow run each, in the experiment named like the pipeline.
 
-Idempotent: a run interrupted half-way is found by its tag and completed. Must not upload data sets: their digests and
-places are the lineage.
+Idempotent: a run interrupted half-way is found by its tag and completed. The MLflow runs that steps made by themselves
+are found by their tags, and named with the step. Must not upload data sets: their digests and places are the lineage.
 """
 
 from __future__ import annotations
 
 import math
+import threading
+from dataclasses import replace
 from typing import Any
 
 from ondol.base import hashing
 from ondol.base.clock import iso
-from ondol.records.pipeline import Artifact, PipelineRun
+from ondol.records.pipeline import PIPELINE_RUN_TAG, PIPELINE_TAG, STEP_TAG, Artifact, PipelineRun
 from ondol.registry.models import Registry
 from ondol.store import runs
 from ondol.store.connection import Store
 
 _STATUS = {"succeeded": "FINISHED", "failed": "FAILED", "cancelled": "KILLED", "running": "RUNNING"}
 _METRICS = ("system.Metrics",)
+_one_at_a_time = threading.Lock()  # or one that was slower would write the older news of a run over the newer
 Json = dict[str, Any]
 
 
 def mirror_runs(store: Store, registry: Registry) -> int:
     """Mirror every ended run that is not mirrored yet and return how many were."""
-    waiting = runs.not_mirrored(store)
-    for run in waiting:
-        runs.set_mlflow_run(store, run.id, mirror(run, registry))
+    with _one_at_a_time:
+        waiting = runs.not_mirrored(store)
+        for run in waiting:
+            told = with_made_runs(run, registry)
+            runs.set_mlflow_run(store, told, mirror(told, registry))
     return len(waiting)
 
 
@@ -45,6 +50,14 @@ def mirror(run: PipelineRun, registry: Registry) -> str:
     )
     registry.log_inputs(identifier, data_sets(run))
     return identifier
+
+
+def with_made_runs(run: PipelineRun, registry: Registry) -> PipelineRun:
+    """Return the run with the MLflow runs that each task's own code made."""
+    made: dict[str, list[str]] = {}
+    for identifier, tags in registry.runs_tagged(PIPELINE_RUN_TAG, run.id):
+        made.setdefault(tags.get(STEP_TAG, ""), []).append(identifier)
+    return replace(run, tasks=tuple(replace(one, mlflow_runs=tuple(made.get(one.name, ()))) for one in run.tasks))
 
 
 def _outputs(run: PipelineRun) -> list[tuple[str, Artifact]]:
@@ -67,7 +80,7 @@ def metrics_of(run: PipelineRun) -> dict[str, float]:
 def tags_of(run: PipelineRun) -> dict[str, str]:
     """Return what identifies the run and where its model came from."""
     tags = {
-        "ondol.pipeline": run.name,
+        PIPELINE_TAG: run.name,
         "ondol.pipeline_digest": run.digest,
         "mlflow.source.name": run.source,
         "mlflow.source.type": "JOB",
@@ -76,6 +89,8 @@ def tags_of(run: PipelineRun) -> dict[str, str]:
     for task, artifact in _outputs(run):
         if artifact.type == "system.Model" and artifact.digest:
             tags[f"ondol.model.{task}.{artifact.name}"] = artifact.digest
+    for one in run.tasks:
+        tags[f"ondol.mlflow_runs.{one.name}"] = " ".join(one.mlflow_runs)
     if run.error:
         tags["ondol.error"] = run.error
     return {key: value for key, value in tags.items() if value}
@@ -109,6 +124,7 @@ def lineage(run: PipelineRun) -> Json:
                 "parameters": task.parameters,
                 "outputs": outputs,
                 "error": task.error,
+                "mlflow_runs": task.mlflow_runs,
             }
         )
     return dict(_finite({"run": run.id, "pipeline": run.name, "parameters": run.parameters, "tasks": tasks}))

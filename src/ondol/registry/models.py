@@ -19,6 +19,7 @@ from ondol.registry import packaging
 
 DIGEST_TAG = "ondol.digest"
 RUN_TAG = "ondol.run"
+OWN_TAGS = "ondol."
 DEFAULT_EXPERIMENT = "Default"
 _MAX_VALUE = 5000  # MLflow refuses longer tags and parameters; lineage.json has them whole
 _PROXIED = "mlflow-artifacts:/"
@@ -107,6 +108,9 @@ class Registry:
     ) -> str:
         """Write a run once per `key` and return its MLflow id; called again it completes what is missing.
 
+        Tags of ours that an earlier call gave it and this one does not, like the error of a run that has gone on since,
+        are taken away.
+
         :param metrics: logged at step 0 with the time the run ended.
         :param files: JSON documents to keep with the run, by name.
         :raises UpstreamError: when MLflow refuses or does not answer.
@@ -127,10 +131,24 @@ class Registry:
                 params=[Param(key, str(value)[:_MAX_VALUE]) for key, value in (params or {}).items()],
                 tags=[RunTag(key, str(value)[:_MAX_VALUE]) for key, value in (tags or {}).items()],
             )
+            for tag in run.data.tags:
+                if tag.startswith(OWN_TAGS) and tag != RUN_TAG and tag not in (tags or {}):
+                    self._client.delete_tag(identifier, tag)
             for file, document in (files or {}).items():
                 self._client.log_dict(identifier, document, file)
             self._client.set_terminated(identifier, status, end)
         return identifier
+
+    def runs_tagged(self, tag: str, value: str) -> Sequence[tuple[str, dict[str, str]]]:
+        """Return the runs of all experiments with this tag as (id, tags), oldest first.
+
+        :raises UpstreamError: when MLflow does not answer.
+        """
+        with _upstream():
+            experiments = [str(one.experiment_id) for one in _pages(self._client.search_experiments)]
+            found = _pages(self._client.search_runs, experiments, f"tags.`{tag}` = '{_quoted(value)}'")
+        found.sort(key=lambda one: one.info.start_time)
+        return [(str(one.info.run_id), dict(one.data.tags)) for one in found]
 
     def log_inputs(self, run: str, inputs: Sequence[tuple[str, str, str]]) -> None:
         """Record the data sets a run read, as (name, digest, URI): MLflow's own lineage."""
@@ -277,7 +295,7 @@ class Registry:
         return location.removeprefix("file://") if Path(location.removeprefix("file://")).is_dir() else uri
 
 
-def _pages(search: Any, *arguments: str) -> list[Any]:
+def _pages(search: Any, *arguments: Any) -> list[Any]:
     found, token = [], None
     while True:
         page = search(*arguments, page_token=token) if token else search(*arguments)

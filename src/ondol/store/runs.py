@@ -21,7 +21,7 @@ def _dump(record: Any) -> str:
 
 
 def put(store: Store, run: PipelineRun) -> None:
-    """Write a run's own facts (not its tasks)."""
+    """Write a run's own facts (not its tasks). One that goes on after it had ended will be mirrored again."""
     with store.write() as tx:
         put_in(tx, run)
 
@@ -30,7 +30,8 @@ def put_in(tx: Tx, run: PipelineRun) -> None:
     """Write a run's own facts within a transaction."""
     tx.execute(
         "INSERT INTO runs (id, name, state, started_at, mlflow_run, body) VALUES (?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body",
+        "ON CONFLICT (id) DO UPDATE SET state = excluded.state, body = excluded.body, "
+        "mlflow_run = CASE excluded.state WHEN 'running' THEN '' ELSE runs.mlflow_run END",
         (run.id, run.name, run.state, run.started_at, run.mlflow_run, _dump(replace(run, tasks=()))),
     )
 
@@ -81,10 +82,16 @@ def last_ingredients(store: Store, step: str) -> dict[str, Any] | None:
     return dict(json.loads(row["ingredients"])) if row else None
 
 
-def set_mlflow_run(store: Store, run: str, mlflow_run: str) -> None:
-    """Remember which MLflow run mirrors a run."""
+def set_mlflow_run(store: Store, run: PipelineRun, mlflow_run: str) -> None:
+    """Remember which MLflow run mirrors a run and which ones its tasks made, unless it has gone on meanwhile."""
     with store.write() as tx:
-        tx.execute("UPDATE runs SET mlflow_run = ? WHERE id = ?", (mlflow_run, run))
+        row = tx.row("SELECT body FROM runs WHERE id = ? AND state = ?", (run.id, run.state))
+        if row is None or json.loads(row["body"])["ended_at"] != run.ended_at:
+            return
+        tx.execute("UPDATE runs SET mlflow_run = ? WHERE id = ?", (mlflow_run, run.id))
+        for task in run.tasks:
+            if task.mlflow_runs:
+                _put_task(tx, run.id, task)
 
 
 def _task(row: Row) -> TaskRun:

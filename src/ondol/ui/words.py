@@ -84,6 +84,7 @@ _KOREAN = {
     "Log of": "로그:",
     "Timeline": "타임라인",
     "open in MLflow": "MLflow에서 열기",
+    "MLflow run": "MLflow 실행",
     "model": "모델",
     "who": "누가",
     "what": "무엇",

@@ -22,7 +22,7 @@ def look(turn: int = 0) -> dict:
     return {
         "process": os.getpid(),
         "cwd": os.getcwd(),
-        "environ": dict(sorted(os.environ.items())),
+        "environ": {name: os.environ[name] for name in sorted(os.environ) if name != "MLFLOW_RUN_CONTEXT"},
         "path": sys.path,
         "arguments": sys.argv,
         "terminate": str(signal.getsignal(signal.SIGTERM)),
@@ -99,6 +99,29 @@ def register(path: str):
 @dsl.pipeline(name="registering")
 def registering(path: str):
     register(path=path)
+
+
+@component
+def pool(turn: int = 0) -> str:
+    """Use pools that live as long as Python, and leave work to one of them."""
+    import json
+    import multiprocessing
+    import time
+    from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+    if not hasattr(json, "threads"):
+        json.threads = ThreadPoolExecutor(2)
+        json.processes = ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
+    for number in range(3):
+        json.threads.submit(lambda number=number: (time.sleep(0.1), print("left", turn, number)))
+    return str(json.processes.submit(abs, -7 - turn).result())
+
+
+@dsl.pipeline(name="pooling")
+def pooling():
+    first = pool()
+    second = pool(turn=1).after(first)
+    pool(turn=2).after(second)
 
 
 @component

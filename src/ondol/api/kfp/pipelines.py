@@ -17,7 +17,7 @@ from ondol.api.kfp import listing, packages, wire
 from ondol.api.kfp.asked import Asked, endpoint, failure, mapping, text
 from ondol.base import errors, ids
 from ondol.pipelines import requests
-from ondol.records.kfp import Experiment, PipelineVersion, RunRequest, UploadedPipeline
+from ondol.records.kfp import Experiment, PipelineVersion, RecurringRun, RunRequest, UploadedPipeline
 from ondol.store import kfp
 from ondol.store.connection import Store
 
@@ -48,8 +48,8 @@ class Pipelines:
         return [
             of("GET", "/experiments", self._list_experiments),
             of("POST", "/experiments", self._create_experiment),
-            of("POST", "/experiments/{id}:archive", lambda asked: self._store_experiment(asked, True)),
-            of("POST", "/experiments/{id}:unarchive", lambda asked: self._store_experiment(asked, False)),
+            of("POST", "/experiments/{id}:archive", self._archive_experiment),
+            of("POST", "/experiments/{id}:unarchive", self._unarchive_experiment),
             of("GET", "/experiments/{id}", lambda asked: wire.experiment(self.experiment(asked.path["id"]))),
             of("DELETE", "/experiments/{id}", self._delete_experiment),
             Route(f"{prefix}/pipelines/upload", self._upload, methods=["POST"]),
@@ -98,11 +98,21 @@ class Pipelines:
         )
         return wire.experiment(kfp.add(self._store, made))
 
-    def _store_experiment(self, asked: Asked, archived: bool) -> Json:
+    def _archive_experiment(self, asked: Asked) -> Json:
+        """Archive an experiment with its runs, and ask for no more of them, as KFP does."""
         one = self.experiment(asked.path["id"])
-        kfp.change(self._store, Experiment, one.id, lambda now: replace(now, archived=archived))
-        for request in kfp.every(self._store, RunRequest, one.id) if archived else ():
+        kfp.change(self._store, Experiment, one.id, lambda now: replace(now, archived=True))
+        for recurring in kfp.every(self._store, RecurringRun):
+            if recurring.experiment == one.id:
+                kfp.change(self._store, RecurringRun, recurring.id, _disabled)
+        for request in kfp.every(self._store, RunRequest, one.id):
             kfp.change(self._store, RunRequest, request.id, lambda now: replace(now, archived=True))
+        return {}
+
+    def _unarchive_experiment(self, asked: Asked) -> Json:
+        """Bring an experiment back alone: its runs stay archived and its recurring runs disabled, as with KFP."""
+        one = self.experiment(asked.path["id"])
+        kfp.change(self._store, Experiment, one.id, lambda now: replace(now, archived=False))
         return {}
 
     def _delete_experiment(self, asked: Asked) -> Json:
@@ -220,6 +230,10 @@ async def _uploaded(request: Request, known: str, keep: Callable[[Json, Json, st
         return JSONResponse(await run_in_threadpool(whole))
     except errors.OndolError as error:
         return failure(error)
+
+
+def _disabled(one: RecurringRun) -> RecurringRun:
+    return replace(one, enabled=False, updated_at=time.time())
 
 
 def _required(given: Json, name: str) -> str:

@@ -17,7 +17,7 @@ from ondol.api.kfp.pipelines import DEFAULT, Pipelines
 from ondol.base import errors, ids
 from ondol.base.settings import Settings
 from ondol.pipelines import requests, runner, schedules
-from ondol.records.kfp import PipelineVersion, RecurringRun, RunRequest, Trigger, UploadedPipeline
+from ondol.records.kfp import Experiment, PipelineVersion, RecurringRun, RunRequest, Trigger, UploadedPipeline
 from ondol.records.pipeline import PipelineRun
 from ondol.store import kfp, runs
 from ondol.store.connection import Store
@@ -61,8 +61,8 @@ class Runs:
         return [
             of("GET", "/runs", self._list),
             of("POST", "/runs", self._create),
-            of("POST", "/runs/{id}:archive", lambda asked: self._archive(asked, True)),
-            of("POST", "/runs/{id}:unarchive", lambda asked: self._archive(asked, False)),
+            of("POST", "/runs/{id}:archive", self._archive),
+            of("POST", "/runs/{id}:unarchive", self._unarchive),
             of("POST", "/runs/{id}:terminate", lambda asked: self._ask(requests.stop, asked)),
             of("POST", "/runs/{id}:retry", lambda asked: self._ask(requests.retry, asked)),
             of("GET", "/runs/{id}/nodes/{node:path}/artifacts/{name}:read", self._artifact),
@@ -149,11 +149,23 @@ class Runs:
             kfp.get(self._store, UploadedPipeline, pipeline)
         return pipeline, version
 
-    def _archive(self, asked: Asked, archived: bool) -> Json:
+    def _archive(self, asked: Asked) -> Json:
         identifier = asked.path["id"]
         if kfp.find(self._store, RunRequest, identifier) is None:
             kfp.add(self._store, requests.adopt(runs.get(self._store, identifier), DEFAULT.id))
-        kfp.change(self._store, RunRequest, identifier, lambda one: replace(one, archived=archived))
+        kfp.change(self._store, RunRequest, identifier, lambda one: replace(one, archived=True))
+        return {}
+
+    def _unarchive(self, asked: Asked) -> Json:
+        run = kfp.get(self._store, RunRequest, asked.path["id"])
+        experiment = kfp.find(self._store, Experiment, run.experiment)
+        if experiment is not None and experiment.archived:
+            raise errors.StateError(
+                f"run {run.id!r} is in the archived experiment {experiment.name!r}",
+                way_out="Unarchive the experiment first.",
+                code="STA-730",
+            )
+        kfp.change(self._store, RunRequest, run.id, lambda one: replace(one, archived=False))
         return {}
 
     def _ask(self, what: Callable[[Store, Path, str], None], asked: Asked) -> Json:
