@@ -20,6 +20,7 @@ from ondol.base import errors
 from ondol.base.settings import Settings
 from ondol.pipelines import drawing, mending, page, previews, runner
 from ondol.records.pipeline import Artifact, PipelineRun, TaskRun
+from ondol.store import runs
 from ondol.store.connection import Store
 
 
@@ -142,8 +143,8 @@ class Session:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-@pytest.mark.slow
-def test_a_step_stops_in_the_debugger_with_its_real_inputs(home: Settings, tmp_path: Path) -> None:
+@pytest.fixture
+def sums(tmp_path: Path) -> Path:
     source = tmp_path / "sums.py"
     source.write_text(
         "from kfp import dsl\n\n\n@dsl.component\ndef double(number: int) -> int:\n    return 2 * number\n\n\n"
@@ -151,20 +152,41 @@ def test_a_step_stops_in_the_debugger_with_its_real_inputs(home: Settings, tmp_p
         '@dsl.pipeline(name="sums")\ndef sums(number: int = 4) -> int:\n'
         "    return add(number=double(number=number).output, other=1).output\n"
     )
-    session = Session(_ondol(home, "run", str(source), "--debug", "add"), _environ(home))
+    return source
+
+
+@pytest.mark.slow
+def test_a_step_stops_in_the_debugger_with_its_real_inputs(home: Settings, sums: Path, store: Store) -> None:
+    session = Session(_ondol(home, "run", str(sums), "--debug", "add"), _environ(home))
     session.until("(Pdb)")
     assert "total = number + other" in session.said
-    assert str(source) in session.said  # the user's own file, not a copy
+    assert str(sums) in session.said  # the user's own file, not a copy
     session.type("p number, other")
     session.until("(8, 1)")
     session.type("number = 41")
     session.until("(Pdb)")
     session.type("continue")
     assert session.end() == 0
-    with Store(home.database) as opened:
-        from ondol.store import runs
+    assert runs.get(store, "latest").outputs == {"Output": 42}
+    again = tools.run(sums, store, home)
+    assert again.outputs == {"Output": 9}, "what was typed into the debugger must not be reused"
+    assert tools.task(again, "double").cached
 
-        assert runs.get(opened, "latest").outputs == {"Output": 42}
+
+@pytest.mark.slow
+def test_a_step_whose_debugger_is_left_fails_and_the_run_goes_on_without_it(
+    home: Settings, sums: Path, store: Store
+) -> None:
+    session = Session(_ondol(home, "run", str(sums), "--debug", "add"), _environ(home))
+    session.until("(Pdb)")
+    session.type("quit")
+    session.until("way out: Let it go on with `c` there")
+    assert "step 'add' was left in the debugger" in session.said
+    assert session.end() == 1
+    left = runs.get(store, "latest")
+    assert (left.state, tools.task(left, "double").state) == ("failed", "succeeded")
+    finished = tools.run(Path(), store, home, resume=left.id)
+    assert finished.outputs == {"Output": 9}
 
 
 def test_what_cannot_be_debugged_is_refused_before_anything_runs(samples: Path, home: Settings, store: Store) -> None:

@@ -233,6 +233,9 @@ def _stopped(work: Work, why: str) -> errors.ComponentError:
     elif why == "time":
         reason = f"was stopped: it took longer than its deadline of {work.seconds:g} s"
         way_out = "Raise kubernetes.set_timeout, or leave it out."
+    elif why == "debugger":
+        reason = "was left in the debugger before its function returned: nothing that it made is kept"
+        way_out = "Let it go on with `c` there, or run without --debug: finished steps are kept."
     else:
         reason, way_out = why, "Run the step's pipeline on Kubeflow, or leave the mount out."
     return _failed(work, reason, way_out=way_out, details=_tail(work.folder / "log.txt"))

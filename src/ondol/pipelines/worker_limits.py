@@ -13,6 +13,23 @@ from pathlib import Path
 from typing import Any
 
 GRACE = 1.0  # seconds between asking a step to end and killing it
+_TROUBLE, _TROUBLED = (
+    "trouble.txt",
+    125,
+)  # where a step's process says why it cannot go on, and the exit code it has then
+
+
+def in_trouble(folder: str, why: str) -> int:
+    """Leave word, in the step's process, why it cannot go on; return the exit code that says so."""
+    Path(folder, _TROUBLE).write_text(why, encoding="utf-8")
+    return _TROUBLED
+
+
+def trouble_of(folder: str | Path, code: int) -> str:
+    """Return what `in_trouble` left, or nothing."""
+    with contextlib.suppress(OSError):
+        return Path(folder, _TROUBLE).read_text(encoding="utf-8") if code == _TROUBLED else ""
+    return ""
 
 
 def kill(pid: int, number: int) -> None:
@@ -80,8 +97,3 @@ class Step:
             for one in reversed(tree(pid)):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(one, signal.SIGKILL)
-
-    def trouble(self) -> str:
-        with contextlib.suppress(OSError):
-            return Path(self.folder, "trouble.txt").read_text(encoding="utf-8")
-        return ""

@@ -166,10 +166,16 @@ def _work(folder: str, job: dict[str, Any], debug: bool = False) -> int:
             return 0
         _report(error, folder, own, job["source"])
         return error.code if isinstance(error.code, int) else 1
+    except DebuggerLeft:
+        return int(limits.in_trouble(folder, "debugger"))
     except BaseException as error:  # noqa: BLE001 - whatever the user's code raises is the answer
         _report(error, folder, own, job["source"])
         return 1
     return 0
+
+
+class DebuggerLeft(BaseException):
+    """The debugger was left before the function came to its end."""
 
 
 def _in_debugger(function: Any) -> Any:
@@ -177,8 +183,13 @@ def _in_debugger(function: Any) -> Any:
     import inspect
     import pdb  # noqa: T100 - it is what was asked for
 
+    class Debugger(pdb.Pdb):
+        def set_quit(self) -> None:  # `q`, or the end of the terminal: pdb itself would let the function return None
+            super().set_quit()
+            raise DebuggerLeft
+
     def debugged(*arguments: Any, **words: Any) -> Any:
-        return pdb.Pdb().runcall(function, *arguments, **words)
+        return Debugger().runcall(function, *arguments, **words)
 
     debugged.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # kfp asks it for the inputs
     return debugged
@@ -191,8 +202,7 @@ def debug(descriptor: int) -> int:
     os.environ.update(request.get("env", {}))
     trouble = _mount(request["mounts"], _libc()) if request.get("mounts") else ""
     if trouble:
-        sys.stderr.write(f"the step {trouble}\n")
-        return 125
+        return int(limits.in_trouble(request["folder"], trouble))
     return _work(request["folder"], request["job"], debug=True)
 
 
@@ -262,8 +272,7 @@ def _child(request: dict[str, Any], libc: Any) -> NoReturn:
         os.environ.update(request.get("env", {}))
         trouble = _mount(request["mounts"], libc) if request.get("mounts") else ""
         if trouble:
-            Path(folder, "trouble.txt").write_text(trouble, encoding="utf-8")
-            code = 125
+            code = limits.in_trouble(folder, trouble)
         else:
             code = _work(folder, request["job"])
             _leave()
@@ -368,7 +377,7 @@ class Warm:
             if step is not None:
                 limits.kill(pid, signal.SIGKILL)  # what the step left running behind it
                 code = os.waitstatus_to_exitcode(status)
-                why = step.why or (step.trouble() if code == 125 else "")
+                why = step.why or limits.trouble_of(step.folder, code)
                 self.say(id=step.id, code=code, **({"why": why} if why else {}))
         if not self.steps:
             self.end_orphans()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ondol.base import errors
+from ondol.pipelines import worker_limits
 
 _PROGRAM = Path(__file__).with_name("worker_main.py")
 _SECRETS = ("ONDOL_SECRET_", "ONDOL_CONFIGMAP_")  # only the steps that ask for one get it
@@ -164,8 +165,9 @@ class Terminal:
         os.close(read)
         with contextlib.suppress(BrokenPipeError), os.fdopen(write, "wb") as pipe:
             pipe.write(json.dumps({**request, "id": 0, "folder": str(folder)}).encode())
+        code = process.wait()
         future: Future[End] = Future()
-        future.set_result(End(process.wait()))
+        future.set_result(End(code, worker_limits.trouble_of(folder, code)))
         return future
 
 
