@@ -163,6 +163,8 @@ def test_a_step_stops_in_the_debugger_with_its_real_inputs(home: Settings, sums:
     assert str(sums) in session.said  # the user's own file, not a copy
     session.type("p number, other")
     session.until("(8, 1)")
+    os.write(session.terminal, b"\x03")  # Ctrl-C is the debugger's, not the run's
+    session.until("--KeyboardInterrupt--")
     session.type("number = 41")
     session.until("(Pdb)")
     session.type("continue")

@@ -12,7 +12,9 @@ import heapq
 import os
 import queue
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -189,6 +191,8 @@ class Execution(Walk):
             # A command needs its environment's programs, and no kfp: any worker may start it.
             cwd = str(self.settings.project) if work.image.command else ""
             work, python = replace(work, programs=str(Path(python).parent), cwd=cwd), sys.executable
+        if node.path == self.debug and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the debugger's, until its step has ended
         self.pool.submit(self._work, ready, task, work, python)
 
     def _shares(self, node: Node, work: Work, attempt: int) -> bool:
@@ -216,6 +220,8 @@ class Execution(Walk):
     def _settle(self, ready: Ready, task: TaskRun, outcome: Outcome) -> None:
         node, retry = ready.node, ready.node.task.retry
         ended_at = time.time()
+        if node.path == self.debug and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         if outcome.error is None:
             task = replace(
                 task, state="succeeded", outputs=outcome.outputs, parameters=outcome.parameters, ended_at=ended_at

@@ -197,6 +197,7 @@ def _in_debugger(function: Any) -> Any:
 
 def debug(descriptor: int) -> int:
     """Run the one step that a pipe describes, on the terminal."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the runner does not listen to it meanwhile
     with os.fdopen(descriptor, "rb") as pipe:
         request: dict[str, Any] = json.loads(pipe.read())
     os.environ.update(request.get("env", {}))
