@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from ondol.records import codec
 from ondol.records.evaluation import Comparison, GateResult, Score
 from ondol.records.project import GateSpec
 from ondol.records.rollout import Decision
+from ondol.registry.client import RegistryClient
 from ondol.rollout import panel
-from ondol.store import counters, observations
+from ondol.store import counters, observations, rollouts, signals
 from ondol.store.connection import Store
 
 FOLDER = "ondol-demo"
@@ -82,12 +84,14 @@ def new(folder: Path) -> Demo:
     return Demo(folder, {**{k: v for k, v in os.environ.items() if k != "ONDOL_HOME"}, **mine})
 
 
-def settled(demo: Demo, service: str, seconds: float = 180.0) -> None:
-    """Wait until nobody walks and the conductor has nothing to do."""
+def settled(demo: Demo, service: str, seconds: float = 600.0) -> None:
+    """Wait until nobody walks and the conductor has nothing to do; a walk on a busy machine takes minutes."""
     deadline = time.monotonic() + seconds
     project = projects.load(demo.settings.project)
-    with demo.store() as store:
-        conductor = Conductor(store, demo.settings, Hands())
+    found = processes.find(demo.settings.home)
+    assert found is not None
+    with demo.store() as store, closing(RegistryClient(found.control.url)) as registry:
+        conductor = Conductor(store, demo.settings, Hands(registry=registry))
         while time.monotonic() < deadline:
             if not walking.is_walking(demo.settings.home, service):
                 state = conductor.state(service, project)
@@ -95,6 +99,7 @@ def settled(demo: Demo, service: str, seconds: float = 180.0) -> None:
                 unseen = observations.has_after(store, service, position, project.models[service].monitor.window)
                 if (
                     not unseen
+                    and _is_heard(store, service, state.stable)
                     and not actions.next_actions(state)
                     and not state.retraining
                     and not (state.signals and not state.on_trial and not state.held)
@@ -102,6 +107,14 @@ def settled(demo: Demo, service: str, seconds: float = 180.0) -> None:
                     return
             time.sleep(0.2)
     raise AssertionError(f"{service} did not settle in {seconds:g} s")
+
+
+def _is_heard(store: Store, service: str, stable: str) -> bool:
+    """Whether the newest drift of what serves is a signal already: the conductor writes one after the other."""
+    newest = next(iter(rollouts.decisions(store, service, "drift", limit=1)), None)
+    if newest is None or newest.verdict != "drift" or newest.evidence.get("release") != stable:
+        return True
+    return f"drift/{stable}" in [one.key for one in signals.every(store, service)]
 
 
 def again(decision: Decision) -> str:

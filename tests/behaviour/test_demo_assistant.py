@@ -11,7 +11,7 @@ from tests.behaviour.demo_tools import Demo
 
 from ondol.store import rollouts
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 Played = tuple[Demo, dict[str, Any]]
 CANDIDATES = ("smaller chunks", "stale index", "looser threshold", "three passages")
 

@@ -181,6 +181,7 @@ def _check_commands(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_acts_play_on_a_real_local_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("xllamacpp", reason="the extra local-llm is not installed")
     try:
