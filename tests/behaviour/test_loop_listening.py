@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -78,3 +80,13 @@ def test_a_large_window_that_is_counted_in_part_is_not_begun_again(
     watched.send(rows(11, watched.generator))
     heard = said(store, replace(project, models={MODEL: model}), watched.release)["drift"]
     assert heard.startswith(f"511 of the {window:,} requests of the next window have come")
+
+
+def test_status_says_what_the_newest_gate_refused(store: Store, project: Project, ondol: Callable[..., str]) -> None:
+    tools.serving(store)
+    tools.passed(store, "2")
+    assert "newest gate" not in ondol("loop", "status")
+    tools.decided(store, "gate", "fail", because="asked for")
+    assert f"{MODEL}'s newest gate said fail at " in ondol("loop", "status")
+    (state,) = json.loads(ondol("loop", "status", "--json"))
+    assert state["refused"].endswith(": because the test says so")

@@ -97,7 +97,7 @@ def run(model: str | None, once: bool, pairs: tuple[str, ...], because: str, as_
 def status(as_json: bool) -> None:
     """Show where every model and application stands: what serves, what is on trial, what waits, and for what.
 
-    Below the table: what could start a retraining, and how far it is from that.
+    Below the table: what the newest gate refused and why; what could start a retraining, and how far it is from that.
 
     \b
     Example:
@@ -117,6 +117,7 @@ def status(as_json: bool) -> None:
         conductor = conducting.make(store, settings, registry=live is not None)
         states = [conductor.state(name, project) for name in (*project.models, *project.applications)]
         heard = [listening.sentences(store, project, one.model, one.stable, one.now) for one in states]
+        refused = [listening.refused(store, one.model) for one in states]
     waits = [actions.waits_for(one) if live or not one.stable else "Ondol to run: `ondol up`" for one in states]
     rows = [
         [
@@ -134,13 +135,21 @@ def status(as_json: bool) -> None:
 
     def show() -> None:
         output.table(columns, rows, empty="no models and no applications in ondol.yaml")
-        for one, said in zip(states, heard, strict=True):
+        for one, said, gate in zip(states, heard, refused, strict=True):
+            if gate:
+                print(f"\n{one.model}'s newest gate said {gate}")
             if said:
                 print(f"\n{one.model} listens for", *said, sep="\n  ")
 
     plain = [
-        {**codec.plain(one), "running": live is not None, "waits_for": waits_for, "listens_for": list(said)}
-        for one, waits_for, said in zip(states, waits, heard, strict=True)
+        {
+            **codec.plain(one),
+            "running": live is not None,
+            "waits_for": waits_for,
+            "listens_for": list(said),
+            "refused": gate,
+        }
+        for one, waits_for, said, gate in zip(states, waits, heard, refused, strict=True)
     ]
     output.emit(plain, as_json, show)
 

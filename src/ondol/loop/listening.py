@@ -9,7 +9,7 @@ from ondol.base import clock, duration
 from ondol.formats import cron
 from ondol.loop import fingerprints, quality
 from ondol.records.project import Project
-from ondol.store import counters, observations, signals
+from ondol.store import counters, observations, rollouts, signals
 from ondol.store.connection import Store
 
 
@@ -29,6 +29,14 @@ def sentences(store: Store, project: Project, name: str, stable: str, now: float
     if not {"drift", "quality"} & set(project.retrain.on) and name in project.models:
         said.append("drift and quality are watched, but start nothing: `retrain.on` does not name them")
     return tuple(said)
+
+
+def refused(store: Store, name: str) -> str:
+    """Return what the newest gate said when it let nothing through; nothing otherwise."""
+    newest = next(iter(rollouts.decisions(store, name, "gate", limit=1)), None)
+    if newest is None or newest.verdict == "pass":
+        return ""
+    return f"{newest.verdict} at {clock.iso(newest.at)}: {newest.reason}"
 
 
 def _due(text: str, timezone: str, now: float) -> str:
