@@ -324,8 +324,14 @@ def test_rows_of_one_request_go_to_their_own_arms(plane: Plane, tmp_path: Path) 
         stable = LINEAR.predict(X[:200]).tolist()
         expected = [1 if arm == "candidate" else label for arm, label in zip(arms, stable, strict=True)]
         assert answer.json()["predictions"] == expected
-        _observed(plane, "linear", "unit-199")
-        seen = {one.id: one for one in observations.of_service(plane.store, "linear") if one.rollout == "rollout-1"}
+        seen: dict[str, Any] = {}
+
+        def all_logged() -> bool:
+            seen.update({one.id: one for one in observations.of_service(plane.store, "linear") if one.rollout})
+            return seen.keys() >= set(ids)
+
+        serving_tools.wait(all_logged)
+        assert {seen[one].rollout for one in ids} == {"rollout-1"}
         assert [seen[one].arm for one in ids] == arms
         assert {seen[one].release for one in ids if seen[one].arm == "candidate"} == {candidate.digest}
         once = {plane.predict("linear", X[:1].tolist(), x_ondol_unit="me").headers["x-ondol-arm"] for _ in range(20)}

@@ -110,6 +110,8 @@ class FakeLLM:
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._server: asyncio.Server | None = None
+        self.connected: set[asyncio.Transport] = set()
+        """Who is connected now; nobody any more once it is stopped."""
 
     @property
     def url(self) -> str:
@@ -133,7 +135,7 @@ class FakeLLM:
         """Stop listening and hang up on everybody."""
         if self._thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10)
+            self._thread.join(60)
             self._thread = None
 
     def _run(self) -> None:
@@ -150,6 +152,9 @@ class FakeLLM:
             tasks = asyncio.all_tasks(self._loop)
             for task in tasks:
                 task.cancel()
+            left, self.connected = self.connected, set()
+            for transport in left:
+                transport.abort()
             self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
@@ -177,6 +182,7 @@ class _Protocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self.fake.connected.add(self.transport)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -185,7 +191,9 @@ class _Protocol(asyncio.Protocol):
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.received is not None and not self.answered:
+        left = self.transport in self.fake.connected  # or this server was stopped
+        self.fake.connected.discard(self.transport)
+        if left and self.received is not None and not self.answered:
             self.received.hung_up = True
         if self.task is not None:
             self.task.cancel()

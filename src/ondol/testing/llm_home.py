@@ -84,7 +84,7 @@ class LLMHome:
         assert self._server is not None
         assert self._thread is not None
         self._server.should_exit = True
-        self._thread.join(20)
+        self._thread.join(120)
         self.routes.stop()
         self.log.stop()
         self.store.close()
