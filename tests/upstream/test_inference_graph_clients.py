@@ -68,6 +68,8 @@ def test_kserves_clients_make_a_graph_and_ask_it(home: Settings, store: Store, t
         client = kserve.KServeClient(config_file=str(Kubectl(url, tmp_path).config))
         client.create_inference_graph(graph)
         client.wait_ig_ready("twice", "default", timeout_seconds=180, polling_interval=1)
+        # The data plane learns of a graph from the same store as its status does, not by it.
+        serving_tools.wait(lambda: plane.client.get("/v1/graphs").json() == {"graphs": ["twice"]})
         address = client.get_inference_graph("twice", "default")["status"]["url"]
         assert asyncio.run(ask(kserve, address)) == {"predictions": [pytest.approx(8)]}
         client.delete_inference_graph("twice", "default")

@@ -128,7 +128,8 @@ class FakeLLM:
         """Listen; returns when connections are taken."""
         self._thread = threading.Thread(target=self._run, name="fake-llm", daemon=True)
         self._thread.start()
-        self._ready.wait(60)
+        if not self._ready.wait(60):
+            raise RuntimeError("the fake LLM does not listen")
         return self
 
     def stop(self) -> None:
