@@ -61,6 +61,7 @@ def test_what_is_bad_is_rolled_back_and_what_is_equal_is_left_alone(served: Sett
     assert [one.passed for one in found.values()] == [True] * 5, card
     bad = found["bad model"]
     assert (bad.happened, bad.told) == ("rolled back", True)
+    assert bad.evidence["injected"] == {"change": "inverted", "amount": 1.0}
     assert 0 < bad.hurt < 1000
     assert found["cost blow-up"].evidence["spent"] <= found["cost blow-up"].evidence["limit"] + 1e-9
     html = page.render(card)

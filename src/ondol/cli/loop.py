@@ -229,6 +229,8 @@ def rehearse(model: str, only: tuple[str, ...], requests: int, html: Path | None
         for name, drills in (("missed", card.missed), ("open", card.open)):
             if drills:
                 print(f"{name}: {', '.join(drills)}")
+        if any("undecided" in one.happened for one in card.outcomes):
+            print(f"`--requests {min(10 * requests, 1_000_000)}` gives the judge more to decide what is undecided")
 
     totals: dict[str, Any] = {"passed": card.passed, "failed": card.failed, "hurt": card.hurt}
     totals |= {"missed": list(card.missed), "open": list(card.open)}

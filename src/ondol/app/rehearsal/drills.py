@@ -24,7 +24,6 @@ from ondol.app.rehearsal import stage as stages
 from ondol.app.rehearsal.stage import Stage
 from ondol.app.rehearsal.traffic import Traffic
 from ondol.base import errors, ids
-from ondol.records import codec
 from ondol.records.release import ModelManifest
 from ondol.records.rollout import Decision, Rollout
 from ondol.records.usage import Budget
@@ -66,7 +65,9 @@ class Outcome:
 class Trial:
     """What became of a candidate."""
 
-    injected: Mutation
+    injected: dict[str, Any]
+    """What is wrong with it, in words and numbers."""
+
     rollout: Rollout
     seconds: float
     sent: int
@@ -188,7 +189,16 @@ class Drills:
             with contextlib.suppress(errors.ConflictError, errors.StateError):  # it was decided meanwhile
                 controller.abort(stage.store, stage.model, "the drill's requests are used up")
         answered = sum(one.arm == "candidate" for _, one in observations.of_rollout(stage.store, rollout.id))
-        return Trial(mutation, rollouts.get(stage.store, rollout.id), seconds, sent, answered, said)
+        return Trial(self._named(mutation), rollouts.get(stage.store, rollout.id), seconds, sent, answered, said)
+
+    def _named(self, mutation: Mutation) -> dict[str, Any]:
+        """Return what a mutation changes, with the names of the columns it touches."""
+        said: dict[str, Any] = {"change": mutation.change, "amount": mutation.amount}
+        if mutation.change in ("unit", "stuck", "swapped"):
+            said["column"] = self._traffic.columns[mutation.column]
+        if mutation.change == "swapped":
+            said["with"] = self._traffic.columns[mutation.other]
+        return said
 
     def _told(self, kind: str, since: float) -> bool:
         def raised() -> bool:
@@ -221,7 +231,8 @@ class Drills:
             expected, passed = f"anything: loses {damage:.2g}, margin {margin:g}", None
         told = caught and self._told("rollback", since)
         evidence = {"damage": damage, "margin": margin, **_evidence(trial)}
-        return Outcome(name, expected, _what_became(trial), passed, trial.seconds, trial.answered, told, evidence)
+        hurt = trial.answered if damage > 0 else 0
+        return Outcome(name, expected, _what_became(trial), passed, trial.seconds, hurt, told, evidence)
 
     def _back_to_champion(self) -> None:
         """What was promoted is taken back, so that every drill begins with the same champion."""
@@ -401,7 +412,7 @@ def _what_became(trial: Trial) -> str:
 def _evidence(trial: Trial) -> dict[str, Any]:
     reason = f"{trial.rollout.reason}: {trial.said}" if trial.said else trial.rollout.reason
     numbers = {"sent": trial.sent, "answered_by_candidate": trial.answered}
-    return {"reason": reason, "injected": codec.plain(trial.injected), "rollout": trial.rollout.id, **numbers}
+    return {"reason": reason, "injected": trial.injected, "rollout": trial.rollout.id, **numbers}
 
 
 def _has_loaded(stage: Stage, digest: str) -> bool:
