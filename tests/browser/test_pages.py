@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
 ]
+PATIENCE = 120_000.0  # milliseconds
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 
 
@@ -50,6 +52,11 @@ def _release(store: Store, service: str, version: str) -> str:
     return releases.put(store, service, manifest).digest
 
 
+def _unit(route: Route, prefix: str, arm: str) -> str:
+    """Return a unit that comes to an arm: chance must not draw a split that the judge calls broken."""
+    return next(unit for number in count() if split.assign(route, unit := f"{prefix}-{number}") == arm)
+
+
 def _rollout(store: Store, service: str) -> str:
     stable, candidate = _release(store, service, "1"), _release(store, service, "2")
     routes.put(store, Route(service, "model", stable))
@@ -61,8 +68,8 @@ def _rollout(store: Store, service: str) -> str:
     chance = random.Random(7)
     batch = []
     for number in range(2500):
-        unit = f"customer-{number}"
-        arm = split.assign(route, unit)
+        arm = "stable" if number % round(100 / route.weight) else "candidate"
+        unit = _unit(route, f"customer-{number}", arm)
         bad = chance.random() < (0.2 if arm == "candidate" else 0.012)
         score = 0.75 + chance.random() / 5 - (0.15 if arm == "candidate" else 0)
         digest = candidate if arm == "candidate" else stable
@@ -141,8 +148,9 @@ class Browser:
 @pytest.fixture
 def browser(control: ControlProcess) -> Iterator[Browser]:
     with playwright_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE)
         page = chromium.new_page(viewport={"width": 1200, "height": 900}, locale="en-US")
+        page.set_default_timeout(PATIENCE)
         yield Browser(page, control.url)
         chromium.close()
 
@@ -183,7 +191,7 @@ def test_the_plots_have_both_arms(browser: Browser, seeded: Seeded) -> None:
 def test_korean_by_choice_and_it_stays(browser: Browser, seeded: Seeded) -> None:
     assert "서비스" not in browser.open("/")
     browser.page.get_by_text("한국어").click()
-    assert "최근 판정" in browser.page.inner_text("main")
+    browser.page.get_by_text("최근 판정").first.wait_for()
     shown = browser.open(f"/rollouts/{seeded.rollout}")
     assert "악화의 근거" in shown
     assert "롤백" in shown
@@ -194,8 +202,9 @@ def test_korean_by_choice_and_it_stays(browser: Browser, seeded: Seeded) -> None
 def test_korean_by_the_browsers_own_language(control: ControlProcess, seeded: Seeded) -> None:
     assert seeded.service
     with playwright_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE)
         page = chromium.new_page(locale="ko-KR")
+        page.set_default_timeout(PATIENCE)
         page.goto(control.url)
         assert page.inner_text("h1") == "개요"
         chromium.close()
@@ -216,9 +225,9 @@ def test_mlflows_own_ui_works_under_our_door(browser: Browser, control: ControlP
     failed: list[str] = []
     browser.page.on("response", lambda answer: failed.append(answer.url) if answer.status >= 400 else None)
     browser.page.goto(f"{control.url}/mlflow/#/experiments")
-    browser.page.get_by_text("Default").first.wait_for(timeout=30_000)
+    browser.page.get_by_text("Default").first.wait_for()
     browser.page.goto(f"{control.url}/mlflow/#/models")
-    browser.page.get_by_text("Model").first.wait_for(timeout=30_000)
+    browser.page.get_by_text("Model").first.wait_for()
     # MLflow's page asks for the user, whom only its own authentication would know.
     assert [url for url in failed if not url.endswith("/users/current")] == []
 
@@ -233,7 +242,8 @@ def test_an_unknown_page_is_a_page(browser: Browser) -> None:
 
 def test_the_json_of_a_decision_is_one_url(browser: Browser, seeded: Seeded) -> None:
     browser.open(f"/decisions/{seeded.decision}")
-    browser.page.get_by_text("This decision as JSON").click()
+    with browser.page.expect_navigation():
+        browser.page.get_by_text("This decision as JSON").click()
     body = json.loads(browser.page.inner_text("body"))
     assert body["id"] == seeded.decision
     assert body["evidence"]["findings"]
@@ -265,10 +275,11 @@ def test_an_a_b_test_of_three_shows_every_arm(browser: Browser, control: Control
     means = {"stable": 0.6, "candidate": 0.6, "short": 0.66}
     batch = []
     for number in range(2400):
-        arm = split.assign(route, f"u{number}")
+        arm = list(means)[number % 3]
+        unit = _unit(route, f"u{number}", arm)
         score = min(max(chance.gauss(means[arm], 0.15), 0.0), 1.0)
         batch.append(
-            Observation(f"{service}-{number}", time.time(), service, first, arm, f"u{number}", 200, 2.0, rollout.id,
+            Observation(f"{service}-{number}", time.time(), service, first, arm, unit, 200, 2.0, rollout.id,
                         signals={"quality": score}, weight=route.weight)
         )  # fmt: skip
     observations.append(store, batch)
