@@ -79,10 +79,17 @@ def test_connections_are_kept_and_replaced_when_the_other_side_closed_them() -> 
 
 
 def test_a_hanging_endpoint_times_out() -> None:
-    with FakeLLM([Fault("hang")]) as fake:
-        model = OpenAICompatible("x", "m", Endpoint(fake.url, timeout=0.2))
-        with pytest.raises(transport.TimedOut, match="no answer within"):
-            asyncio.run(model.complete(ASK))
+    with FakeLLM(["a", Fault("hang")]) as fake:
+        patient, hurried = (OpenAICompatible("x", "m", Endpoint(fake.url, timeout=limit)) for limit in (60.0, 0.2))
+
+        async def work() -> None:
+            await patient.complete(ASK)
+            hurried._client = patient._client  # connected already: a slow machine may take longer than that to connect
+            with pytest.raises(transport.TimedOut, match="no answer within"):
+                await hurried.complete(ASK)
+            await patient.close()
+
+        asyncio.run(work())
 
 
 @pytest.mark.parametrize("url", ["", "localhost:1", "ftp://x/y", "http://"])

@@ -20,7 +20,6 @@ from tests.behaviour.kubernetes_tools import GUIDE
 from tests.behaviour.serving_tools import Plane
 from tests.behaviour.test_inference_service import X, Y, manifest, settle, write
 
-from ondol.app import listen
 from ondol.backends.local import model_source, remote_files
 from ondol.base import errors
 from ondol.base.settings import Settings
@@ -49,15 +48,14 @@ def s3() -> Iterator[str]:
     """An S3-compatible server."""
     from moto.server import ThreadedMotoServer
 
-    port = listen.free_port()
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    yield f"http://127.0.0.1:{port}"
+    yield "http://{}:{}".format(*server.get_host_and_port())
     server.stop()
 
 
 @pytest.fixture
-def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A client of the server, whose address and keys are in the environment as users have them."""
     for name, value in (
         ("ENDPOINT_URL", s3),
@@ -66,7 +64,9 @@ def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("REGION", "us-east-1"),
     ):
         monkeypatch.setenv(f"AWS_{name}", value)
-    return boto3.client("s3", region_name="us-east-1")
+    client = boto3.client("s3", region_name="us-east-1")
+    yield client
+    client.close()
 
 
 def upload(bucket: Any, name: str, folder: Path, prefix: str) -> None:

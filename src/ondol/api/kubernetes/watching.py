@@ -18,7 +18,6 @@ import msgspec
 from ondol.api.kubernetes import columns, lists, status
 from ondol.api.kubernetes.kinds import Json
 from ondol.api.kubernetes.requests import Call, Target
-from ondol.base import errors
 from ondol.store import resource_events
 from ondol.store.connection import Store
 from ondol.store.resource_events import Event
@@ -146,7 +145,7 @@ class Bell:
 
     def _follow(self) -> None:
         commits, version = -1, -1
-        while True:
+        while not self.closed:
             self._wanted.wait()
             try:
                 if (seen := self._store.data_version()) != commits:
@@ -154,7 +153,7 @@ class Bell:
                     if newest != version:
                         self._ring()
                     commits, version = seen, newest
-            except errors.OndolError:  # the database is away for a moment
+            except Exception:  # noqa: BLE001 - the database is away for a moment, or was closed with the server
                 commits = -1
             time.sleep(POLL_SECONDS)
 
