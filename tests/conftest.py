@@ -84,7 +84,8 @@ _READY_SECONDS = 180.0
 def new_settings(folder: Path) -> Settings:
     """Return settings for a fresh home below a folder, with ports that are free now."""
     folder.mkdir(parents=True, exist_ok=True)
-    control, data = (Address("127.0.0.1", listen.free_port()) for _ in range(2))
+    with listen.bind(ANY) as one, listen.bind(ANY) as other:  # at once, or both might be the same
+        control, data = listen.address_of(one), listen.address_of(other)
     return Settings(home=folder / ".ondol", project=folder, control=control, data=data, grpc_at="off")
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.conftest import ANY
 
 from ondol.app import running
 from ondol.base import errors
@@ -62,7 +63,7 @@ def start(settings: Settings, any_port: bool = False) -> running.Running:
 @pytest.fixture
 def up(home: Settings) -> Iterator[Settings]:
     """A running Ondol of this test's own, its addresses in the settings."""
-    found = start(home)
+    found = start(replace(home, control=ANY, data=ANY))
     try:
         yield replace(home, control=found.control, data=found.data)
     finally:
@@ -129,7 +130,7 @@ def test_starting_twice_at_once_gives_one(home: Settings) -> None:
 
 
 def test_stopping_leaves_nothing(home: Settings) -> None:
-    start(home)
+    start(replace(home, control=ANY, data=ANY))
     before = pids(home)
     done = ondol(home, "up", "--stop")
     assert done.returncode == 0
