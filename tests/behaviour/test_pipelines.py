@@ -318,6 +318,23 @@ class TestCompiling:
         renamed = compiling.load(file, store)
         assert (renamed.fresh, renamed.pipeline.name) == (True, "named")
 
+    def test_a_file_may_read_back_what_it_compiles_to_a_temporary_file_and_writes_no_other(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        (tmp_path / "own").mkdir()
+        file = tmp_path / "own" / "pipeline.py"
+        file.write_text(
+            "import os, tempfile\nfrom kfp import compiler, components, dsl\n\n"
+            "@dsl.component(base_image='python:3.11')\ndef one() -> int:\n    return 1\n\n"
+            "@dsl.pipeline(name='inner')\ndef inner() -> int:\n    return one().output\n\n"
+            "with tempfile.TemporaryDirectory() as folder:\n    kept = os.path.join(folder, 'inner.yaml')\n"
+            "    compiler.Compiler().compile(inner, kept)\n    loaded = components.load_component_from_file(kept)\n\n"
+            "@dsl.pipeline(name='outer')\ndef outer():\n    loaded()\n\n"
+            f"compiler.Compiler().compile(outer, {str(tmp_path / 'own' / 'outer.yaml')!r})\n"
+        )
+        assert compiling.load(file, store).pipeline.name == "outer"
+        assert list(file.parent.glob("*.yaml")) == []
+
 
 def test_a_step_that_is_killed_leaves_no_process(samples: Path, home: Settings, store: Store, tmp_path: Path) -> None:
     with pytest.raises(errors.ComponentError, match="killed by SIGKILL"):

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+_TEMPORARY = Path(tempfile.gettempdir()).resolve()
 _SUBMITTERS = ("compile", "create_run_from_pipeline_func", "upload_pipeline_from_pipeline_func")
 
 
@@ -61,15 +62,22 @@ class RecordedEnvironment(os._Environ):  # type: ignore[type-arg]
 
 
 def load(path: Path) -> tuple[ModuleType, list[Any]]:
-    """Run the file as a module; return it and the pipelines it compiles by itself (writing them is left out)."""
+    """Run the file as a module; return it and the pipelines it compiles by itself.
+
+    Writing them is left out, but for temporary files: those the file itself reads back, as parts of its pipeline.
+    """
     from kfp import compiler
 
     compiled: list[Any] = []
 
-    def remember(_self: Any, pipeline_func: Any, *_: Any, **__: Any) -> None:
-        compiled.append(pipeline_func)
-
     original = compiler.Compiler.compile
+
+    def remember(own: Any, pipeline_func: Any, package_path: Any, *more: Any, **options: Any) -> None:
+        if _is_temporary(package_path, path):
+            original(own, pipeline_func, package_path, *more, **options)
+        else:
+            compiled.append(pipeline_func)
+
     compiler.Compiler.compile = remember
     try:
         sys.path.insert(0, str(path.parent))
@@ -82,6 +90,16 @@ def load(path: Path) -> tuple[ModuleType, list[Any]]:
     finally:
         compiler.Compiler.compile = original
     return module, compiled
+
+
+def _is_temporary(target: Any, path: Path) -> bool:
+    """Whether a file is in the folder for temporary files, and not beside or below the pipeline file's own."""
+    place = Path(target).resolve().parent
+    owned = any(
+        place == own or (_TEMPORARY in own.parents and own in place.parents)
+        for own in (path.resolve().parent, Path.cwd())
+    )
+    return place.is_relative_to(_TEMPORARY) and not owned
 
 
 def pipelines_of(module: ModuleType, compiled: list[Any]) -> dict[str, Any]:
