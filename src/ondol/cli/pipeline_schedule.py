@@ -230,13 +230,20 @@ def retry(run: str, as_json: bool) -> None:
     Example:
       ondol pipeline retry latest
     """
+    from ondol.app import running
     from ondol.pipelines import requests
 
     settings = context.load_settings()
     with context.open_store(settings) as store:
         identifier = _whole_id(store, run)
         requests.retry(store, settings.home, identifier)
-    output.emit({"run": identifier, "asked": "retry"}, as_json, lambda: print(f"{identifier} goes on under `ondol up`"))
+
+    def show() -> None:
+        print(f"{identifier} goes on under `ondol up`")
+        if running.find(settings.home) is None:
+            print(f"  which does not run here: start it, or go on without it: ondol run --resume {identifier}")
+
+    output.emit({"run": identifier, "asked": "retry"}, as_json, show)
 
 
 def _whole_id(store: object, run: str) -> str:

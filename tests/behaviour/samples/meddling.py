@@ -112,9 +112,10 @@ def pool(turn: int = 0) -> str:
     if not hasattr(json, "threads"):
         json.threads = ThreadPoolExecutor(2)
         json.processes = ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
+    made = json.processes.submit(abs, -7 - turn).result()  # first: nothing is forked while the other pool writes
     for number in range(3):
-        json.threads.submit(lambda number=number: (time.sleep(0.1), print("left", turn, number)))
-    return str(json.processes.submit(abs, -7 - turn).result())
+        json.threads.submit(lambda number=number: (time.sleep(0.1), print(f"left {turn} {number}\n", end="")))
+    return str(made)
 
 
 @dsl.pipeline(name="pooling")
