@@ -54,21 +54,30 @@ def served(home: Settings, store: Store, tmp_path: Path) -> Settings:
 
 @pytest.mark.slow
 @pytest.mark.timeout(480)
-def test_what_is_bad_is_rolled_back_and_what_is_equal_is_left_alone(served: Settings, store: Store) -> None:
+def test_what_is_bad_is_rolled_back(served: Settings, store: Store) -> None:
     before = hashing.of_tree(served.project / "ondol.yaml")
-    card = play.play(served, "", SILENT, only=("bad model", "failing model", "latency", "equal", "cost"))
+    card = play.play(served, "", SILENT, only=("bad model", "failing model", "latency", "cost"))
     found = {one.drill: one for one in card.outcomes}
-    assert [one.passed for one in found.values()] == [True] * 5, card
+    assert [one.passed for one in found.values()] == [True] * 4, card
     bad = found["bad model"]
     assert (bad.happened, bad.told) == ("rolled back", True)
     assert bad.evidence["injected"] == {"change": "inverted", "amount": 1.0}
     assert 0 < bad.hurt < 1000
     assert found["cost blow-up"].evidence["spent"] <= found["cost blow-up"].evidence["limit"] + 1e-9
     html = page.render(card)
-    assert "5 drills passed, 0 failed, 0 open" in html
+    assert "4 drills passed, 0 failed, 0 open" in html
     assert rollouts.of_service(store) == []  # nothing happened here
     assert alerts.every(store) == []
     assert hashing.of_tree(served.project / "ondol.yaml") == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(480)
+def test_what_is_equal_is_left_alone(served: Settings) -> None:
+    # The rows of a request were answered in one time: what holds the machine up once counts for all of them.
+    tools.project(served, PROJECT.replace("latency_floor_ms: 10", "latency_floor_ms: 60000"))
+    (equal,) = play.play(served, "", SILENT, only=("equal",)).outcomes
+    assert equal.passed, equal
 
 
 def test_without_a_champion_there_is_nothing_to_rehearse(home: Settings, store: Store) -> None:

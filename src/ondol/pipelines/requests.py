@@ -62,6 +62,12 @@ def state_of(request: RunRequest | None, record: PipelineRun | None, running: bo
     return ended[record.state]
 
 
+def state_now(home: Path, run: str, request: RunRequest | None, record: PipelineRun | None) -> State:
+    """Return where a run stands; once its end is written down it has ended, though its process may be closing yet."""
+    ended = record is not None and record.state != "running"
+    return state_of(request, record, not ended and runner.is_running(home, run))
+
+
 def stop(store: Store, home: Path, run: str) -> None:
     """Ask that a run be stopped.
 
@@ -69,7 +75,7 @@ def stop(store: Store, home: Path, run: str) -> None:
     """
     record, request = runs.find(store, run), kfp.find(store, RunRequest, run)
     _known(run, record, request)
-    state = state_of(request, record, runner.is_running(home, run))
+    state = state_now(home, run, request, record)
     if state in ("SUCCEEDED", "FAILED", "CANCELED"):
         raise errors.StateError(f"run {run!r} has ended: {state}", code="STA-530")
     _want(store, run, record, "stop")
@@ -82,7 +88,7 @@ def retry(store: Store, home: Path, run: str) -> None:
     """
     record, request = runs.find(store, run), kfp.find(store, RunRequest, run)
     _known(run, record, request)
-    state = state_of(request, record, runner.is_running(home, run))
+    state = state_now(home, run, request, record)
     if state not in ("FAILED", "CANCELED"):
         raise errors.StateError(f"run {run!r} is {state}: only failed or cancelled runs are retried", code="STA-531")
     again = None if record is None else replace(record, state="running", ended_at=0.0, error="")

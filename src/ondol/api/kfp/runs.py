@@ -16,7 +16,7 @@ from ondol.api.kfp.asked import Asked, endpoint, mapping, number, text
 from ondol.api.kfp.pipelines import DEFAULT, Pipelines
 from ondol.base import errors, ids
 from ondol.base.settings import Settings
-from ondol.pipelines import requests, runner, schedules
+from ondol.pipelines import requests, schedules
 from ondol.records.kfp import Experiment, PipelineVersion, RecurringRun, RunRequest, Trigger, UploadedPipeline
 from ondol.records.pipeline import PipelineRun
 from ondol.store import kfp, runs
@@ -93,8 +93,7 @@ class Runs:
         return listing.page(items, asked.query, "runs", "run_id", _RUNS)
 
     def _state(self, request: RunRequest, record: PipelineRun | None) -> requests.State:
-        ended = record is not None and record.state != "running"
-        return requests.state_of(request, record, not ended and runner.is_running(self._home, request.id))
+        return requests.state_now(self._home, request.id, request, record)
 
     def _shown(self, identifier: str) -> Json:
         record, request = runs.find(self._store, identifier), kfp.find(self._store, RunRequest, identifier)
