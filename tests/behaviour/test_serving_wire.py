@@ -248,3 +248,84 @@ def test_a_client_that_does_not_fetch_is_not_read_from() -> None:
         await asyncio.sleep(0.05)
 
     asyncio.run(story())
+
+
+def chunked(body: bytes) -> bytes:
+    return head("transfer-encoding: chunked") + b"\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+
+
+def sized(body: bytes, *lines: str, path: str = "/v1/models/m:predict") -> bytes:
+    return head(f"content-length: {len(body)}", *lines, path=path) + b"\r\n\r\n" + body
+
+
+REQUESTS = (
+    sized(b"one"), sized(b"two"), sized(b"longer"), sized(b""), sized(b"one", path="/v2/models/m/infer"),
+    sized(b"one", "x-request-id: 1"), head(method="GET") + b"\r\n\r\n", chunked(b"one"), b"\r\n" + sized(b"one"),
+    sized(b"one") + sized(b"two"), sized(b"one") + sized(b"two", path="/v2/models/m/infer"), sized(sized(b"inside")),
+)  # fmt: skip
+
+
+class Recording(asyncio.Transport):
+    """A transport without a network that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self._closing = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def close(self) -> None:
+        self._closing = True
+
+
+def heard(pieces: list[bytes]) -> tuple[list[Any], bytes, type[fast_lane.FastLane]]:
+    """Return what a connection that gets these pieces asks for, what it answers, and its protocol."""
+    asked: list[Any] = []
+
+    def respond(method: str, path: str, headers: Any, body: bytes, reply: answers.Reply) -> None:
+        asked.append((method, path, headers, body))
+        reply(200, b"%d" % len(asked), [answers.JSON])
+
+    kind, transport, loop = fast_lane.protocol_class(respond), Recording(), asyncio.new_event_loop()
+    try:
+        protocol = kind(uvicorn.Config(_no_app, log_config=None), ServerState(), {}, loop)
+        protocol.connection_made(transport)
+        for piece in pieces:
+            if not transport.is_closing():
+                protocol.data_received(piece)
+    finally:
+        loop.close()
+    return asked, transport.written, kind
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=12), st.lists(st.integers(0, 2_000), max_size=3))
+def test_heads_that_are_known_say_what_the_parser_says(requests: list[bytes], cuts: list[int]) -> None:
+    """Byte by byte no head is ever looked up; in whole requests, and cut anywhere, the same is asked and answered."""
+    requests = [*requests, sized(b"one", "connection: close")]
+    stream = b"".join(requests)
+    places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    expected = heard([stream[place : place + 1] for place in range(len(stream))])[:2]
+    assert heard(requests)[:2] == expected
+    assert heard([stream[start:stop] for start, stop in pairwise(places)])[:2] == expected
+
+
+def test_a_head_that_came_twice_is_known_and_one_of_its_own_is_not() -> None:
+    again = sized(b"one")
+    _, _, kind = heard([again, again, again, *(sized(b"one", f"x-request-id: {number}") for number in range(5))])
+    known = kind.heads.find(again[: -len(b"one")])
+    assert known is not None
+    assert (known.path, known.length) == ("/v1/models/m:predict", 3)
+    assert kind.heads.find(sized(b"one", "x-request-id: 4")[: -len(b"one")]) is None
+
+
+def test_a_body_that_is_a_known_request_is_a_body() -> None:
+    inner = sized(b"one")
+    outer = sized(inner)
+    asked, _, _ = heard([inner, inner, inner, outer[: -len(inner)], inner])
+    assert [body for _, _, _, body in asked] == [b"one", b"one", b"one", inner]

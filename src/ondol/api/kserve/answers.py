@@ -66,8 +66,8 @@ def refuse(reply: Reply, error: errors.OndolError, headers: Headers | None = Non
 
 def content_type_is_json(headers: dict[bytes, bytes]) -> bool:
     """Return whether the body is declared as JSON, or not declared at all."""
-    value = headers.get(b"content-type")
-    return value is None or value.partition(b";")[0].strip().lower() == b"application/json"
+    value = headers.get(b"content-type", JSON[1])
+    return value == JSON[1] or value.partition(b";")[0].strip().lower() == b"application/json"
 
 
 def check_body(headers: dict[bytes, bytes], body: bytes) -> None:

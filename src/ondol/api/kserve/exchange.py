@@ -10,6 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -143,7 +144,7 @@ class Exchange:
         for number, part in enumerate(self._parts):
             part.began = time.perf_counter() if apart else 0.0
             mine = rows if part.indices is None else [rows[index] for index in part.indices]
-            job = Job(mine, probabilities, deadline, self._done_with(part))
+            job = Job(mine, probabilities, deadline, partial(self._done, part))
             try:
                 soon = part.model.batcher.submit(job) and soon
             except errors.RefusedError:
@@ -172,17 +173,14 @@ class Exchange:
             parts[0].indices = None
         return parts
 
-    def _done_with(self, part: Part) -> Callable[[list[Any] | None, Exception | None], None]:
-        def done(predictions: list[Any] | None, error: Exception | None) -> None:
-            part.predictions = predictions or []
-            part.error = error
-            if self._queued or part.began:
-                part.ended = time.perf_counter()
-            self._pending -= 1
-            if not self._pending and not self._finished:
-                self._finish()
-
-        return done
+    def _done(self, part: Part, predictions: list[Any] | None, error: Exception | None) -> None:
+        part.predictions = predictions or []
+        part.error = error
+        if self._queued or part.began:
+            part.ended = time.perf_counter()
+        self._pending -= 1
+        if not self._pending and not self._finished:
+            self._finish()
 
     def _expire(self) -> None:
         if not self._finished:
@@ -195,8 +193,12 @@ class Exchange:
         if self._timer is not None:
             self._timer.cancel()
         seconds = time.perf_counter() - self.started
-        failed = next((part for part in self._parts if part.error is not None), None)
-        if failed is None:
+        failed: Part | None = None
+        for part in self._parts:
+            if part.error is not None:
+                failed = part
+                break
+        else:
             merged = self._merged()
             try:
                 body = self._write(merged, self._parts[0].model)
@@ -256,16 +258,13 @@ class Exchange:
         )
 
     def _headers(self) -> Headers:
-        arms = ",".join(part.arm for part in self._parts)
-        releases = ",".join(part.model.digest for part in self._parts)
+        parts, generation = self._parts, self.serving.route.generation
         traced = tracing.response(self._span) if self._span is not None else ()
         return [
             answers.JSON,
             *traced,
             (b"x-request-id", b"per-row" if self._caller.per_row else _header(self._caller.ids[0])),
-            (b"x-ondol-release", releases.encode()),
-            (b"x-ondol-arm", arms.encode()),
-            (b"x-ondol-route", b"%d" % self.serving.route.generation),
+            *_who(tuple([part.model.digest for part in parts]), tuple([part.arm for part in parts]), generation),
         ]
 
     def _account(self, seconds: float, failed: Part | None) -> None:
@@ -325,6 +324,16 @@ def timed_apart(route: Route) -> bool:
     """
     largest = max((one.share for one in route.variants), default=0.0) * route.weight
     return 0 < largest <= 100 - route.weight + 1  # equal shares may be rounded
+
+
+@lru_cache(maxsize=1024)
+def _who(releases: tuple[str, ...], arms: tuple[Arm, ...], generation: int) -> Headers:
+    """Return the headers that say who answered; the same for very many requests, and never changed."""
+    return [
+        (b"x-ondol-release", ",".join(releases).encode()),
+        (b"x-ondol-arm", ",".join(arms).encode()),
+        (b"x-ondol-route", b"%d" % generation),
+    ]
 
 
 def _header(text: str) -> bytes:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ondol.api.kserve import answers
+from ondol.api.kserve.heads import END, Head, Heads
 
 Respond = Callable[[str, str, dict[bytes, bytes], bytes, answers.Reply], None]
 
@@ -29,6 +31,9 @@ READ_SECONDS = 30.0
 
 WRITE_SECONDS = 30.0
 """How long a client may leave an answer, or a part of it, unfetched."""
+
+AT_ONCE_BYTES = 1024 * 1024
+"""Bodies up to this are put together on the event loop, larger ones beside it: joining these frees the interpreter."""
 
 _PATHS = (b"/v1/models/", b"/v2/models/", b"/v1/graphs/")
 _STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
@@ -44,19 +49,20 @@ class _Event:
 class _Cycle:
     """Tells uvicorn about a request of ours: whether it is answered, and whether the connection stays."""
 
-    __slots__ = ("disconnected", "keep_alive", "message_event", "response_complete")
+    __slots__ = ("disconnected", "keep_alive", "response_complete")
+    message_event = _Event()
 
-    def __init__(self) -> None:
+    def __init__(self, keep_alive: bool) -> None:
         self.response_complete = False
-        self.keep_alive = True
+        self.keep_alive = keep_alive
         self.disconnected = False
-        self.message_event = _Event()
 
 
 class FastLane(HttpToolsProtocol):
     """uvicorn's protocol with a short way for inference. Made by `protocol_class`."""
 
     respond: Respond
+    heads: Heads
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -71,6 +77,29 @@ class FastLane(HttpToolsProtocol):
         """Since when the client has fetched nothing of what was written; 0 when it keeps up."""
 
         self._unfetched = 0
+        self._between = False
+        """Whether the parser stands behind a whole request of ours, and before the next."""
+
+        self._last_head = b""
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the transport. A request that is here whole, and whose head came before, needs no parser."""
+        cycle = self.cycle
+        if not self._between or not cycle.response_complete:
+            super().data_received(data)
+            return
+        end = data.find(END) + len(END)
+        raw = data[:end]
+        head = self.heads.find(raw)
+        if head is not None and len(data) - end == head.length:
+            self._ask(_Cycle(True), head.method, head.path, head.headers, data[end:])
+            return
+        super().data_received(data)
+        # One whole request and nothing else was read: of two, or of chunks, the body is shorter than what came.
+        if raw == self._last_head and self._between and self.cycle is not cycle and self._size == len(data) - end:
+            method, path = self.parser.get_method().decode("ascii"), self.url.decode("ascii", "replace")
+            self.heads.put(raw, Head(method, path, dict(self.headers), self._size))
+        self._last_head = raw
 
     def pause_writing(self) -> None:
         """Called by the transport when the client does not fetch its answers: take no more requests from it."""
@@ -88,7 +117,7 @@ class FastLane(HttpToolsProtocol):
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
-        self._ours = False
+        self._ours = self._between = False
         self.reading = True
         self.since = self.loop.time()
 
@@ -127,22 +156,31 @@ class FastLane(HttpToolsProtocol):
         if not self._ours:
             super().on_message_complete()
             return
-        cycle = _Cycle()
-        cycle.keep_alive = self.parser.should_keep_alive()
-        self.cycle = cycle  # type: ignore[assignment]  # it has what uvicorn looks at
-
-        def reply(status: int, body: bytes, headers: answers.Headers) -> None:
-            self._reply(cycle, status, body, headers)
-
         if self._size > answers.MAX_BODY_BYTES:
-            cycle.keep_alive = False
-            answers.refuse(reply, answers.too_big())
+            self.cycle = cycle = _Cycle(False)  # type: ignore[assignment]  # it has what uvicorn looks at
+            answers.refuse(partial(self._reply, cycle), answers.too_big())
             return
-        parts = self._parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._parts = []
-        method = self.parser.get_method().decode("ascii")
-        self.respond(method, self.url.decode("ascii", "replace"), dict(self.headers), body, reply)
+        parts, self._parts = self._parts, []
+        cycle = _Cycle(self.parser.should_keep_alive())
+        self._between = cycle.keep_alive
+        method, path = self.parser.get_method().decode("ascii"), self.url.decode("ascii", "replace")
+        if len(parts) == 1 or self._size <= AT_ONCE_BYTES:
+            self._ask(cycle, method, path, dict(self.headers), parts[0] if len(parts) == 1 else b"".join(parts))
+            return
+        self.cycle = cycle  # type: ignore[assignment]  # as in `_ask`; it is busy from now on
+        headers = dict(self.headers)
+
+        def joined(future: asyncio.Future[bytes]) -> None:
+            if future.exception() is not None:
+                self.transport.abort()
+            elif not cycle.disconnected:
+                self._ask(cycle, method, path, headers, future.result())
+
+        self.loop.run_in_executor(None, b"".join, parts).add_done_callback(joined)
+
+    def _ask(self, cycle: _Cycle, method: str, path: str, headers: dict[bytes, bytes], body: bytes) -> None:
+        self.cycle = cycle  # type: ignore[assignment]  # it has what uvicorn looks at
+        self.respond(method, path, headers, body, partial(self._reply, cycle))
 
     def _reply(self, cycle: _Cycle, status: int, body: bytes, headers: answers.Headers) -> None:
         if cycle.response_complete:
@@ -197,6 +235,7 @@ def protocol_class(respond_with: Respond) -> type[FastLane]:
 
     class Bound(FastLane):
         respond = staticmethod(respond_with)
+        heads = Heads()
 
     return Bound
 
