@@ -35,6 +35,9 @@ WRITE_SECONDS = 30.0
 AT_ONCE_BYTES = 1024 * 1024
 """Bodies up to this are put together on the event loop, larger ones beside it: joining these frees the interpreter."""
 
+_MISSES = 64
+"""After so many new heads in a row a connection is taken to send no other: looking them up costs a little."""
+
 _PATHS = (b"/v1/models/", b"/v2/models/", b"/v1/graphs/")
 _STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
 
@@ -78,9 +81,10 @@ class FastLane(HttpToolsProtocol):
 
         self._unfetched = 0
         self._between = False
-        """Whether the parser stands behind a whole request of ours, and before the next."""
+        """Whether the parser stands behind a whole request of ours and before the next, whose head may be known."""
 
         self._last_head = b""
+        self._misses = 0
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport. A request that is here whole, and whose head came before, needs no parser."""
@@ -92,8 +96,10 @@ class FastLane(HttpToolsProtocol):
         raw = data[:end]
         head = self.heads.find(raw)
         if head is not None and len(data) - end == head.length:
+            self._misses = 0
             self._ask(_Cycle(True), head.method, head.path, head.headers, data[end:])
             return
+        self._misses += 1
         super().data_received(data)
         # One whole request and nothing else was read: of two, or of chunks, the body is shorter than what came.
         if raw == self._last_head and self._between and self.cycle is not cycle and self._size == len(data) - end:
@@ -162,7 +168,7 @@ class FastLane(HttpToolsProtocol):
             return
         parts, self._parts = self._parts, []
         cycle = _Cycle(self.parser.should_keep_alive())
-        self._between = cycle.keep_alive
+        self._between = cycle.keep_alive and self._misses < _MISSES
         method, path = self.parser.get_method().decode("ascii"), self.url.decode("ascii", "replace")
         if len(parts) == 1 or self._size <= AT_ONCE_BYTES:
             self._ask(cycle, method, path, dict(self.headers), parts[0] if len(parts) == 1 else b"".join(parts))
