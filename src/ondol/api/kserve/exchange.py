@@ -193,12 +193,8 @@ class Exchange:
         if self._timer is not None:
             self._timer.cancel()
         seconds = time.perf_counter() - self.started
-        failed: Part | None = None
-        for part in self._parts:
-            if part.error is not None:
-                failed = part
-                break
-        else:
+        failed = next((part for part in self._parts if part.error is not None), None)
+        if failed is None:
             merged = self._merged()
             try:
                 body = self._write(merged, self._parts[0].model)

@@ -16,7 +16,7 @@ _MOST_BYTES = 2048
 
 @dataclass(slots=True)
 class Head:
-    """What a head says, and how long the body behind it is."""
+    """What a head says, and how many bytes of body are behind it. Many requests share it: nobody may change it."""
 
     method: str
     path: str
