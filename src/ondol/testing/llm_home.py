@@ -41,6 +41,7 @@ class LLMHome:
         self.store = Store(self.settings.database)
         self._environ = {"OPENAI_API_KEY": "test-key-for-openai", **(environ or {})}
         self._before: dict[str, str | None] = {}
+        self._clients: list[Any] = []
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self.door: OpenAIDoor | None = None
@@ -83,6 +84,8 @@ class LLMHome:
     def __exit__(self, *_: object) -> None:
         assert self._server is not None
         assert self._thread is not None
+        for client in self._clients:
+            client.close()
         self._server.should_exit = True
         self._thread.join(120)
         self.routes.stop()
@@ -129,7 +132,9 @@ class LLMHome:
         self.services.spans.flush()
 
     def client(self, **options: Any) -> Any:
-        """Return an unmodified OpenAI client for this home."""
+        """Return an unmodified OpenAI client for this home; it is closed with it."""
         import openai
 
-        return openai.OpenAI(base_url=self.url, api_key="any", max_retries=0, **options)
+        made = openai.OpenAI(base_url=self.url, api_key="any", max_retries=0, **options)
+        self._clients.append(made)
+        return made
