@@ -135,6 +135,8 @@ def test_the_wheel_carries_the_example_and_the_templates(tmp_path: Path) -> None
         [str(uv), "build", "--wheel", "--out-dir", str(tmp_path), str(root)],
         capture_output=True, text=True, check=False, env=os.environ,
     )  # fmt: skip
+    if made.returncode and "hatchling" in made.stderr:
+        pytest.skip("the build backend (hatchling) is neither in uv's cache nor to be had")
     assert made.returncode == 0, made.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
