@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -163,8 +164,7 @@ def test_a_step_stops_in_the_debugger_with_its_real_inputs(home: Settings, sums:
     assert str(sums) in session.said  # the user's own file, not a copy
     session.type("p number, other")
     session.until("(8, 1)")
-    os.write(session.terminal, b"\x03")  # Ctrl-C is the debugger's, not the run's
-    session.until("--KeyboardInterrupt--")
+    os.kill(session.pid, signal.SIGINT)  # as a Ctrl-C, which is the debugger's, also does to the run
     session.type("number = 41")
     session.until("(Pdb)")
     session.type("continue")
