@@ -122,6 +122,9 @@ def test_the_better_and_cheaper_of_two_prompts_is_promoted_by_itself(
         "rollout", "start", "support", second.digest, "--strategy", "ab", "--metric", "quality", "--metric", "cost",
         "--decide-on", "quality", "--min-requests", "60", "--alpha", "0.05",
     )  # fmt: skip
+    started = routes.get(home.store, "support")
+    assert started is not None
+    routes.put(home.store, replace(started, salt="salt"))  # units are split alike in every run
     wait(lambda: any(one.release == second.digest and one.state == "Loaded" for one in loads.every(home.store)))
     number = 0
     arms: list[str] = []
