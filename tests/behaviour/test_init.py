@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -95,6 +96,25 @@ def test_a_korean_table_becomes_a_project_whose_files_fit_together(tmp_path: Pat
     readme = (folder / "README.md").read_text(encoding="utf-8")
     assert "ondol loop run --once" in readme
     assert "한국어" in readme
+
+
+def test_a_row_stays_in_its_part_when_the_table_grows(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    size = 400
+    first = pd.DataFrame({"x": random.normal(size=size).round(1), "g": random.choice(["a", "b", ""], size)})
+    first["y"] = np.where(random.random(size) < 0.5, "yes", "no")
+    first.loc[0, "y"] = "rarely"  # a class of one row can only be learned from
+    folder, plan = made(tmp_path, first.iloc[1:], "y")
+    parts = []
+    for frame in (first, pd.concat([first, first.tail(200)]).sample(frac=1, random_state=1)):
+        frame.to_csv(tmp_path / "table.csv", index=False)
+        run_steps(folder, plan, tmp_path / "table.csv")
+        parts.append([Counter(map(repr, tables.read(folder / one).to_numpy().tolist())) for one in ("train", "test")])
+    (train, test), (more_train, more_test) = parts
+    assert train <= more_train
+    assert test <= more_test
+    assert 60 < test.total() < 140
+    assert not any("rarely" in row for row in test)
 
 
 @pytest.mark.parametrize("estimator", ["linear", "trees"])
