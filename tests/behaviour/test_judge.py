@@ -181,6 +181,24 @@ def test_a_slowness_below_the_floor_is_not_slow(floor: float, action: str) -> No
     assert run(policy, 20_000, 7, make).action == action
 
 
+@pytest.mark.parametrize(("slower", "requests", "actions"), [(0, 80, {"go_on"}), (30, 240, {"roll_back"})])
+def test_what_holds_a_request_up_counts_once_however_many_rows_it_has(
+    slower: float, requests: int, actions: set[str]
+) -> None:
+    found = set()
+    for seed in range(4):
+        generator, judged = random.Random(seed), judge.Judge(JudgePolicy(metrics=("error_rate", "latency_p95")))
+        for request in range(requests):
+            late = generator.choice(("stable", "candidate")) if generator.random() < 0.05 else ""
+            times = {arm: generator.uniform(10, 12) + 50 * (arm == late) for arm in ("stable", "candidate")}
+            times["candidate"] += slower
+            for row in range(100):
+                arm = arm_of(generator, 0.5)
+                judged.add(replace(one(request * 100 + row, arm, latency=times[arm], weight=50.0), row=row))
+        found.add(judged.verdict(intervals=False).action)
+    assert found == actions
+
+
 def test_a_broken_split_is_reported_before_anything_is_compared() -> None:
     verdict = run(ERRORS, 20_000, 8, failing(0.01, 0.01), share=0.3)
     assert verdict.action == "inconclusive"

@@ -135,6 +135,8 @@ def test_rows_of_one_request_have_the_time_of_the_arm_that_answered_them(plane: 
     times = times_by_arm()
     assert times["candidate"] >= 200
     assert times["stable"] != times["candidate"]
+    rows = {one.id: one.row for one in observations.by_ids(plane.store, names)}
+    assert rows == {name: row for row, name in enumerate(names)}
     for weight, apart in ((10.0, True), (50.0, True), (90.0, False), (0.0, False)):
         assert exchange.timed_apart(replace(route, candidate="b", weight=weight)) == apart
     assert exchange.timed_apart(replace(THREE, weight=66.67))  # thirds

@@ -280,3 +280,7 @@ class Observation:
 
     trace: str = ""
     """The caller's trace (W3C trace context), when the request brought one."""
+
+    row: int = 0
+    """Which row of its request this was, when each has an id of its own. They were answered together: how long that
+    took is one measurement, and the first row stands for it."""

@@ -155,7 +155,8 @@ class Judge:
     def _measure(self, one: Observation, arm: Arm, weight: float) -> None:
         """Take what an answer that is none of an error can be measured by."""
         unit = self._unit(one)
-        if self._counts.requests[CANDIDATE] > _WARM_UP:
+        # Rows of one request share whatever held it up: its first row, whose arm is as random as any other's, says it.
+        if one.row == 0 and self._counts.requests[CANDIDATE] > _WARM_UP:
             for latency in self._latencies:
                 latency.add(arm, weight, unit, one.latency_ms)
         self._add_signals(one, weight, unit)

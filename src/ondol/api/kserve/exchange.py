@@ -291,11 +291,11 @@ class Exchange:
         rollout = route.rollout if caller.pinned is None else ""
         trace = self._span.trace if self._span is not None else ""
 
-        def append(identifier: str, unit: str, features: str, prediction: str) -> None:
+        def append(identifier: str, unit: str, features: str, prediction: str, row: int = 0) -> None:
             context.request_log.append(
                 Observation(
                     identifier, now, route.service, part.model.digest, part.arm, unit, status, milliseconds, rollout,
-                    features, prediction, weight=route.weight, trace=trace,
+                    features, prediction, weight=route.weight, trace=trace, row=row,
                 )
             )  # fmt: skip
 
@@ -309,7 +309,7 @@ class Exchange:
         for place, index in enumerate(indices):
             prediction = _encode([answered[place]]).decode() if status == 200 else ""
             features = _encode([self._rows[index]]).decode() if context.features else ""
-            append(caller.ids[index], caller.ids[index], features, prediction)
+            append(caller.ids[index], caller.ids[index], features, prediction, index)
 
 
 def timed_apart(route: Route) -> bool:

@@ -22,7 +22,7 @@ from ondol.app.demo.trial import wait
 from ondol.app.rehearsal import disguise
 from ondol.app.rehearsal import stage as stages
 from ondol.app.rehearsal.stage import Stage
-from ondol.app.rehearsal.traffic import Traffic
+from ondol.app.rehearsal.traffic import BATCH, Traffic
 from ondol.base import errors, ids
 from ondol.records.release import ModelManifest
 from ondol.records.rollout import Decision, Rollout
@@ -164,7 +164,7 @@ class Drills:
         rollouts.decide(self._stage.store, made)
         return digest
 
-    def _trial(self, name: str, mutation: Mutation, late: bool = False) -> Trial:
+    def _trial(self, name: str, mutation: Mutation, late: bool = False, batch: int = BATCH) -> Trial:
         stage = self._stage
         self._flag.unlink(missing_ok=True)
         digest = self._release(name, mutation)
@@ -178,7 +178,7 @@ class Drills:
             raise errors.StateError(f"the mutant does not load: {failed}", code="STA-453")
         self._flag.touch()
         began = time.monotonic()
-        sent = self._traffic.send(self._requests, ended, late=late)
+        sent = self._traffic.send(self._requests, ended, late=late, batch=batch)
         wait(ended, 5.0 if late else 2.0)
         judged = watching.verdict(stage.store, rollout)
         if judged.action in ("roll_back", "promote"):
@@ -253,8 +253,8 @@ class Drills:
 
     def _slow(self) -> Outcome:
         since, watched = time.time(), self._stage.project.policy(self._stage.model).metrics
-        slower = max(_SLOWER, 3 * self._slowest_batch())
-        trial = self._trial("latency regression", Mutation("slow", amount=slower, once=str(self._flag)))
+        slow = Mutation("slow", amount=max(_SLOWER, 3 * self._slowest()), once=str(self._flag))
+        trial = self._trial("latency regression", slow, batch=1)  # a request is one measurement, however many rows
         caught: bool | None = trial.rollout.state == "rolled_back"
         happened = "rolled back" if caught else f"not noticed after {trial.sent:,} requests"
         if not caught and not any(one.startswith("latency") for one in watched):
@@ -266,12 +266,12 @@ class Drills:
             "latency regression", "rolled back", happened, caught, trial.seconds, trial.answered, told, evidence
         )
 
-    def _slowest_batch(self) -> float:
-        """Return the longest of some batches now, in seconds: on a busy machine a little more is nothing."""
+    def _slowest(self) -> float:
+        """Return the longest of some requests now, in seconds: on a busy machine a little more is nothing."""
         times = []
-        for _ in range(5):
+        for _ in range(20):
             began = time.monotonic()
-            self._traffic.send(1, pause=0.0)
+            self._traffic.send(1, pause=0.0, batch=1)
             times.append(time.monotonic() - began)
         return max(times)
 

@@ -20,7 +20,7 @@ from ondol.app.rehearsal.stage import Stage
 from ondol.base import errors, ids
 from ondol.loop.reference import PREDICTION
 
-_BATCH = 200
+BATCH = 200
 
 
 @dataclass(slots=True)
@@ -54,16 +54,19 @@ class Traffic:
         change: Callable[[list[Any]], list[Any]] | None = None,
         late: bool = False,
         pause: float = 0.05,
+        batch: int = BATCH,
     ) -> int:
-        """Send requests in batches, one id per row, each batch's labels right after it; return how many were sent.
+        """Send rows in batches, one id per row, each batch's labels right after it; return how many were sent.
 
         :param change: what becomes of a row before it is sent.
         :param late: post all labels at the end.
+        :param pause: seconds after as many rows as a usual batch has.
+        :param batch: rows in a request. How long a request takes is one measurement, however many rows it has.
         """
         client, sent, withheld = Replayer(self.stage.settings.data, self.stage.model), 0, dict[str, Any]()
         try:
             while sent < count and not stop():
-                rows, truths = self.draw(_BATCH)
+                rows, truths = self.draw(batch)
                 names = [ids.new_id("drill") for _ in rows]
                 client.send(names, [change(row) for row in rows] if change else rows)
                 labels = {name: truth for name, truth in zip(names, truths, strict=True) if truth is not None}
@@ -72,7 +75,7 @@ class Traffic:
                 elif labels:
                     client.label(labels)
                 sent += len(rows)
-                time.sleep(pause)
+                time.sleep(pause * len(rows) / BATCH)
             for start in range(0, len(withheld), 1000):
                 client.label(dict(list(withheld.items())[start : start + 1000]))
         finally:
