@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from ondol.base import errors, hashing
 from ondol.records.release import ApplicationManifest, ModelManifest
 from ondol.records.rollout import Decision, JudgePolicy, Observation, Rollout, Route
+from ondol.serving.desired import RouteTable
 from ondol.store import counters, loads, migrate, observations, releases, resource_events, resources, rollouts, routes
 from ondol.store.connection import Store
 
@@ -145,6 +147,40 @@ def test_eight_writers_that_start_together_wait_for_their_turn(database: str) ->
     assert [writer.exitcode for writer in writers] == [0] * 8
     with Store(database) as mine, mine.write() as tx:
         assert counters.reserve(tx, "shared") == 401
+
+
+def test_a_postgres_that_was_away_is_connected_to_again(postgres_database: str) -> None:
+    psycopg = pytest.importorskip("psycopg")
+
+    def throw_out() -> None:
+        with psycopg.connect(postgres_database, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid != pg_backend_pid()"
+            )
+
+    def write_while_it_goes(store: Store) -> None:
+        with store.write() as tx:
+            routes.put_in(tx, Route("lost", "model", "third"))
+            throw_out()
+
+    with Store(postgres_database) as store:
+        table = RouteTable(store)
+        table.start()
+        throw_out()  # who was idle notices nothing
+        routes.put(store, Route("m", "model", "first"))
+        with pytest.raises(errors.StateError) as caught:
+            write_while_it_goes(store)
+        assert caught.value.code == "STA-740"
+        routes.put(store, Route("n", "model", "second"))
+        found: list[str] = []
+        table.subscribe(lambda known: found.append(",".join(sorted(known))))
+        deadline = time.monotonic() + 120
+        while "m,n" not in found:  # the thread that follows goes on, too
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert [one.stable for one in table.every()] == ["first", "second"]
+        table.stop()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")

@@ -22,7 +22,7 @@ from ondol.base import errors, holding
 from ondol.base.settings import OFF, Address, Settings
 from ondol.records import codec
 
-START_SECONDS = 90.0  # a cold control process compiles MLflow's 1,800 modules when there is no bytecode yet
+START_SECONDS = 180.0  # a cold control process compiles MLflow's 1,800 modules when there is no bytecode yet
 STOP_SECONDS = 60.0  # the supervisor gives its children ten; a busy machine is slow to let them end
 LOOK_SECONDS = 0.5  # somebody who starts at the same moment only looks whether the lock or a port is free
 _STATE, _LOCK = "supervisor.json", "supervisor.lock"

@@ -15,6 +15,7 @@ the write lock at the start, so that a transaction never fails half-way with "da
 from __future__ import annotations
 
 import os
+import select
 import sqlite3
 import threading
 import time
@@ -170,7 +171,7 @@ class Store:
 
     def _connection(self) -> Any:
         held: _Held | None = getattr(self._local, "held", None)
-        if held is None:
+        if held is None or (self.dialect == "postgres" and _is_gone(held.connection)):
             held = _Held(self._connect_sqlite() if self.dialect == "sqlite" else self._connect_postgres())
             self._local.held = held
             with self._guard:
@@ -179,10 +180,13 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
-        """Open one consistent view: all queries inside see the same state."""
+        """Open one consistent view: all queries inside see the same state.
+
+        :raises StateError: when Postgres goes away; the next view is opened on a new connection.
+        """
         connection = self._connection()
         if self.dialect == "postgres":
-            with connection.transaction():
+            with _told_of_postgres(), connection.transaction():
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 yield _PostgresTx(connection)
             return
@@ -196,11 +200,12 @@ class Store:
     def write(self) -> Iterator[Tx]:
         """Open a transaction that holds the write lock; commits at the end, rolls back on any exception.
 
-        :raises StateError: when the disk is full or the file cannot be written; nothing is half-written.
+        :raises StateError: when the disk is full, the file cannot be written or Postgres goes away; nothing is
+            half-written.
         """
         connection = self._connection()
         if self.dialect == "postgres":
-            with connection.transaction():
+            with _told_of_postgres(), connection.transaction():
                 # One writer at a time, as in SQLite: the rooms may rely on read-then-write inside a transaction.
                 connection.execute("SELECT pg_advisory_xact_lock(7072676)")
                 yield _PostgresTx(connection)
@@ -227,11 +232,14 @@ class Store:
         """Return a number that changes when another connection commits; cheap enough to poll every few milliseconds.
 
         SQLite's own counter (a shared-memory read); for Postgres the id of the newest committed transaction.
+
+        :raises StateError: when Postgres goes away.
         """
         connection = self._connection()
         if self.dialect == "sqlite":
             return int(connection.execute("PRAGMA data_version").fetchone()[0])
-        return int(connection.execute("SELECT txid_snapshot_xmax(txid_current_snapshot()) AS v").fetchone()["v"])
+        with _told_of_postgres():
+            return int(connection.execute("SELECT txid_snapshot_xmax(txid_current_snapshot()) AS v").fetchone()["v"])
 
     def close(self) -> None:
         """Close every connection this store opened, in all threads."""
@@ -246,6 +254,30 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _is_gone(connection: Any) -> bool:
+    """Say whether Postgres has left an idle connection: it has something to say that nobody asked for."""
+    if connection.closed:
+        return True
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
+
+
+@contextmanager
+def _told_of_postgres() -> Iterator[None]:
+    """Turn what goes wrong with the server, and not with a statement, into an error that loops know how to outlast."""
+    import psycopg
+
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise errors.StateError(
+            f"Postgres does not answer: {error}".strip(),
+            way_out="Start it again: what was under way was rolled back, and the next attempt connects anew.",
+            code="STA-740",
+        ) from error
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
