@@ -74,6 +74,10 @@ def test_a_trial_from_start_to_promotion_by_hand_and_back(shell: Shell) -> None:
     short = shell.candidate.removeprefix("sha256:")[:8]
     started = shell.json("rollout", "start", "delay", short, "--steps", "20,100", "--metric", "error_rate")
     assert (started["state"], started["policy"]["steps"]) == ("progressing", [20.0, 100.0])
+    again = shell.json("rollout", "start", "delay", short, "--steps", "20,100", "--metric", "error_rate")
+    assert again["id"] == started["id"]
+    code, _, err = shell("rollout", "start", "delay", short, "--strategy", "ab")
+    assert (code, "CON-030" in err) == (1, True)  # other rules than those it is tried by are not ignored
     roles = {one["digest"]: one["role"] for one in shell.json("release", "list", "delay")}
     assert roles == {shell.stable: "serving", shell.candidate: "candidate 20 %"}
     code, _, err = shell("rollout", "promote", "delay")

@@ -204,8 +204,9 @@ def start(
     **given: Any,
 ) -> None:  # fmt: skip
     """Put RELEASE (8 digits are enough) on trial for SERVICE."""
+    from ondol.base import errors, hashing
     from ondol.records import codec
-    from ondol.rollout import controller
+    from ondol.rollout import controller, policies
 
     named = dict(_named_release(one) for one in arms)
     if named and not steps:
@@ -213,6 +214,13 @@ def start(
     policy = _policy(service, steps, metrics, given)
     with context.open_store() as store:
         rollout = controller.start(store, service, release, policy, named)
+    if rollout.policy != policies.check(policy):  # the loop has begun it, and not as it was asked for here
+        raise errors.ConflictError(
+            f"{service!r} tries {hashing.short(rollout.candidate)} already, by strategy {rollout.policy.strategy!r} "
+            "and other rules than these",
+            way_out=f"Wait for its verdict, or stop it: `ondol rollout abort {service}`.",
+            code="CON-030",
+        )
     output.emit(codec.plain(rollout), as_json, lambda: print(_begun(rollout)))
 
 
