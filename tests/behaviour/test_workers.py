@@ -6,6 +6,7 @@ import base64
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,6 +24,8 @@ from tests.behaviour.test_inference_service import X, Y, settle, write
 
 from ondol.api.kserve.messages import CLASSES, SERVICE
 from ondol.base.settings import Settings
+from ondol.records.worker import WorkerSpec
+from ondol.serving.workers.process import Worker
 from ondol.store import components, observations, resources, routes
 from ondol.store.connection import Store
 
@@ -331,3 +334,18 @@ def test_grpc_and_invocations_reach_the_processes_that_speak_them(home: Settings
         assert code_of(channel, [[1]])[0] == "UNIMPLEMENTED"
         scored = plane.client.post("/endpoints/delay/invocations", json={"instances": [[1, 1]]})
         assert scored.json()["predictions"] == [[1, 1]]
+
+
+def test_a_process_that_served_once_is_looked_at_anew(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "$(PORT)")
+    worker = Worker(WorkerSpec(command, ready_path="/", model_name="m"), sys.executable, tmp_path / "log")
+    try:
+        serving_tools.wait(worker.look)
+        children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
+        (child,) = map(int, children.read_text().split())
+        os.kill(child, signal.SIGSTOP)
+        assert not worker.look()  # it lives and its port takes connections, but it does not answer
+        os.kill(child, signal.SIGCONT)
+        serving_tools.wait(worker.look)
+    finally:
+        worker.end()

@@ -130,14 +130,13 @@ class Worker:
         return self._process.poll()
 
     def look(self) -> bool:
-        """Return whether it serves; from then on `url` is set.
+        """Return whether it serves now; once it did, `url` is set.
 
         :raises StateError: STA-341 when it listens where others than this machine reach it.
         """
         known = listening.of_session(self.pid)
         if known is None:
-            self._try("127.0.0.1", self._port)
-            return bool(self.url)
+            return self._try("127.0.0.1", self._port)
         open_to_all = [f"{address}:{port}" for address, port in known if not listening.is_loopback(address)]
         if open_to_all:
             raise errors.StateError(
@@ -147,13 +146,9 @@ class Worker:
                 code="STA-341",
             )
         wanted = [one for one in known if one[1] in (self._port, self.spec.port)] or (known if len(known) == 1 else [])
-        for address, port in wanted:
-            self._try(address, port)
-            if self.url:
-                return True
-        return False
+        return any(self._try(address, port) for address, port in wanted)
 
-    def _try(self, host: str, port: int) -> None:
+    def _try(self, host: str, port: int) -> bool:
         """Ask whether it is ready, as a readiness probe would."""
         with contextlib.suppress(OSError, http.client.HTTPException):
             if self.spec.ready_path:
@@ -161,13 +156,15 @@ class Worker:
                 try:
                     connection.request("GET", self.spec.ready_path)
                     if not 200 <= connection.getresponse().status < 400:
-                        return
+                        return False
                 finally:
                     connection.close()
             else:
                 socket.create_connection((host, port), timeout=1.0).close()
             self.model_name = self.spec.model_name or _only_model(host, port)
             self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            return True
+        return False
 
     def last_words(self, most: int = 1500) -> str:
         """Return the end of what it printed since it was started, in whole lines."""
