@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 GRACE = 1.0  # seconds between asking a step to end and killing it
-_TROUBLE, _TROUBLED = (
-    "trouble.txt",
-    125,
-)  # where a step's process says why it cannot go on, and the exit code it has then
+_TROUBLE = "trouble.txt"  # where a step's process says why it cannot go on
+_TROUBLED = 125  # the exit code it has then
 
 
 def in_trouble(folder: str, why: str) -> int:

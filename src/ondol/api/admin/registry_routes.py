@@ -6,7 +6,6 @@ Must not be reachable before MLflow is: the adapter calls MLflow through our own
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -56,7 +55,6 @@ class RegistryApi:
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store, self._settings = store, settings
-        self._mirroring = threading.Lock()  # the conductor mirrors too: a run that two find is not written by both
         self.registry = Registry(own_url(settings), settings.artifacts_root)
 
     def routes(self) -> list[Route]:
@@ -74,8 +72,7 @@ class RegistryApi:
         return agreement.disagreements(routes.every(self._store), known, self.registry.list())
 
     def _mirror(self) -> Any:
-        with self._mirroring:
-            return {"mirrored": mirror.mirror_runs(self._store, self.registry)}
+        return {"mirrored": mirror.mirror_runs(self._store, self.registry)}
 
     async def _register(self, request: Request) -> Response:
         body = await request.body()
